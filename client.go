@@ -1,0 +1,379 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gorilla/websocket"
+)
+
+const (
+	writeWait  = 10 * time.Second  // for a peer to take one frame
+	pongWait   = 60 * time.Second  // a peer silent for this long is gone
+	pingPeriod = pongWait * 9 / 10 // under pongWait, so that an answer can arrive in time
+
+	closeWait  = 4 * time.Second // for a client let go to take its queue and the close frame; under the five seconds of a stop
+	lingerWait = time.Second     // for its peer to hang up after that
+
+	queueSize = 256 // batches that a client may be behind; shared by all, so at most some 8 MiB in a room
+
+	burst     = 10 * time.Second // what a client may say at once: as much as its rate allows in this time
+	paceAlarm = 10 * time.Second // held to its rate for this long, it is worth a line in the log
+)
+
+// Client is one connection. Two goroutines serve it: readPump, which alone reads
+// from it, and writePump, which alone writes messages to it (the library locks
+// the line for pongs and for its own close frames) and closes it.
+//
+// They wake each other so: when reading ends, readPump tells the hub, the hub
+// closes send, and writePump says goodbye. When writing ends, writePump closes
+// the connection, and reading fails.
+type Client struct {
+	hub  *Hub
+	conn *websocket.Conn
+	name string // as all see it; "" for one who gave none
+
+	send   chan *batch   // closed by the hub, and only by the hub
+	gone   chan struct{} // closed by the hub together with send, for readPump
+	ending ending        // set by the hub before it closes them
+	deaf   chan struct{} // closed by readPump when it reads no more
+
+	// owned by readPump
+	interval time.Duration // between messages at full rate; 0 for no limit
+	due      time.Time     // when the next message may come, burst aside
+	paced    time.Time     // since when the client is held to its rate; zero when it is not
+	alarmed  bool          // that was logged
+	partial  bool          // a message has begun and is not yet whole
+}
+
+// An ending says how a connection ends: the close frame's code (RFC 6455,
+// section 7.4.1) and reason, in words for the page to show, and whether that is
+// our doing, which makes it a line in the log.
+type ending struct {
+	code   int
+	reason string
+	ours   bool
+}
+
+// serveWs lets a peer into the room, or answers why not. What stands first
+// counts: a plain GET, which gets as far as 426, tells a page why it was not let in.
+func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
+	select {
+	case s.places <- struct{}{}:
+	default:
+		w.Header().Set("Retry-After", "10")
+		http.Error(w, "The chat is full. Try again in a while.", http.StatusServiceUnavailable)
+		return
+	}
+	leave := func() { <-s.places }
+
+	if !websocket.IsWebSocketUpgrade(r) || !r.ProtoAtLeast(1, 1) {
+		leave()
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", "websocket")
+		http.Error(w, "This address is for WebSocket connections. The page is one level up.", http.StatusUpgradeRequired)
+		return
+	}
+	conn, err := s.upgrader.Upgrade(w, r, nil)
+	if err != nil {
+		leave() // the peer has its answer, or is gone
+		return
+	}
+	conn.SetCompressionLevel(0) // none was agreed on; so a prepared frame is framed once for all
+
+	c := &Client{
+		hub:  s.hub,
+		conn: conn,
+		name: cleanName(r.URL.Query().Get("name")),
+		send: make(chan *batch, queueSize),
+		gone: make(chan struct{}),
+		deaf: make(chan struct{}),
+	}
+	if s.rate > 0 {
+		c.interval = time.Duration(float64(time.Second) / s.rate)
+	}
+	if !offer(c.hub, c.hub.register, c) {
+		c.dismiss(stopping)
+	}
+	go c.readPump()
+	go func() {
+		c.writePump()
+		leave()
+	}()
+}
+
+// refuse answers a handshake that the library does not accept.
+func (s *server) refuse(w http.ResponseWriter, r *http.Request, status int, reason error) {
+	sentence := strings.TrimPrefix(reason.Error(), "websocket: ")
+	if status == http.StatusForbidden {
+		origin := r.Header.Get("Origin")
+		sentence = fmt.Sprintf("A page of %q may not join this chat.", origin)
+		s.journal.printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", r.RemoteAddr, origin)
+	}
+	w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455, section 4.4
+	http.Error(w, sentence, status)
+}
+
+// dismiss tells both pumps that the client is to go. The hub calls it, once, for
+// each client it has had, and serveWs for one that the hub will never have.
+func (c *Client) dismiss(e ending) {
+	c.ending = e
+	close(c.gone)
+	close(c.send)
+	time.AfterFunc(closeWait, func() { c.conn.Close() }) // whatever the pumps are doing then
+}
+
+// String names the client in the log.
+func (c *Client) String() string {
+	if c.name == "" {
+		return c.conn.RemoteAddr().String()
+	}
+	return fmt.Sprintf("%s (%q)", c.conn.RemoteAddr(), c.name)
+}
+
+// readPump brings what the peer says to the hub, until one of the three goes. Then
+// it reads on without listening: a socket closed with unread input resets the
+// line, and a reset takes with it what the peer has not read yet, the reason first.
+func (c *Client) readPump() {
+	defer close(c.deaf)
+	e := c.listen()
+	offer(c.hub, c.hub.unregister, departure{c, e})
+	c.conn.SetReadDeadline(time.Time{}) // from here on writePump decides how long
+	io.Copy(io.Discard, c.conn.NetConn())
+}
+
+// errGone is what readPump gets when it asks on behalf of a client that was dropped.
+var errGone = errors.New("dropped")
+
+// errUnread is what readPump gets when the peer did not take the pong it had asked for.
+var errUnread = errors.New("pong not taken")
+
+var (
+	stopping = ending{websocket.CloseGoingAway, "the server is stopping", false}
+	tooLong  = ending{websocket.CloseMessageTooBig, fmt.Sprintf("a message may have %d bytes", maxText), true}
+	tooSlow  = ending{websocket.CloseTryAgainLater, "too slow", true}
+)
+
+// listen hands the peer's messages to the hub and returns how that came to an end.
+func (c *Client) listen() ending {
+	// A ping or a pong shows that the peer lives, but does not excuse a message
+	// that never becomes whole. It costs as much as a message.
+	alive := func() error {
+		if err := c.pace(); err != nil {
+			return err
+		}
+		if !c.partial {
+			c.conn.SetReadDeadline(time.Now().Add(pongWait))
+		}
+		return nil
+	}
+	c.conn.SetPongHandler(func(string) error { return alive() })
+	c.conn.SetPingHandler(func(payload string) error {
+		if err := alive(); err != nil {
+			return err
+		}
+		// The peer has as long for a pong as for a message, and may be busy with one.
+		err := c.conn.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add(writeWait))
+		if err != nil && err != websocket.ErrCloseSent {
+			return errUnread
+		}
+		return nil
+	})
+	// writePump answers a close frame, after what is in the queue.
+	c.conn.SetCloseHandler(func(int, string) error { return nil })
+
+	for {
+		c.conn.SetReadDeadline(time.Now().Add(pongWait))
+		messageType, r, err := c.conn.NextReader()
+		if err != nil {
+			return endingFor(err)
+		}
+		if messageType != websocket.TextMessage {
+			return ending{websocket.CloseUnsupportedData, "only text is said here", true}
+		}
+		c.conn.SetReadDeadline(time.Now().Add(pongWait)) // to have it whole
+		c.partial = true
+		text, err := readText(r)
+		if err != nil {
+			return endingFor(err)
+		}
+		c.partial = false
+		if len(text) > maxText {
+			return tooLong
+		}
+		if !utf8.ValidString(text) {
+			return ending{websocket.CloseInvalidFramePayloadData, "text must be UTF-8", true}
+		}
+		if err := c.pace(); err != nil {
+			return endingFor(err)
+		}
+		if text = cleanText(text); text == "" {
+			continue
+		}
+		if !offer(c.hub, c.hub.broadcast, message{c, text}) {
+			return stopping
+		}
+	}
+}
+
+var textBuffers = sync.Pool{New: func() any { return new([maxText + 1]byte) }}
+
+// readText returns a message, or its first maxText+1 bytes: however long its
+// frames say it is, nothing is allocated for more.
+func readText(r io.Reader) (string, error) {
+	buf := textBuffers.Get().(*[maxText + 1]byte)
+	defer textBuffers.Put(buf)
+	n, err := io.ReadFull(r, buf[:])
+	if err == io.EOF || err == io.ErrUnexpectedEOF { // the message's end; the line's end is a CloseError
+		err = nil
+	}
+	return string(buf[:n]), err
+}
+
+// endingFor says how to end a connection from which reading gave err.
+func endingFor(err error) ending {
+	var closed *websocket.CloseError
+	var broken net.Error
+	switch {
+	case errors.As(err, &closed):
+		switch closed.Code {
+		case websocket.CloseNoStatusReceived, websocket.CloseAbnormalClosure: // no code to send back
+			return ending{websocket.CloseNormalClosure, "goodbye", false}
+		}
+		return ending{closed.Code, "goodbye", false}
+	case errors.Is(err, websocket.ErrReadLimit): // a length with its first bit set
+		return tooLong
+	case errors.Is(err, errUnread):
+		return tooSlow
+	case errors.As(err, &broken) && broken.Timeout():
+		return ending{websocket.CloseGoingAway, fmt.Sprintf("nothing heard for %v", pongWait), true}
+	case errors.As(err, &broken), errors.Is(err, io.EOF), errors.Is(err, errGone):
+		return ending{websocket.CloseNormalClosure, "goodbye", false}
+	}
+	// What is left is what the library calls a breach of the protocol, and has told the peer.
+	return ending{websocket.CloseProtocolError, strings.TrimPrefix(err.Error(), "websocket: "), true}
+}
+
+// pace holds a client to its rate by pausing the pump that reads from it: nothing
+// is lost, its line fills up, and nobody else notices. It returns errGone, at
+// once, when the client has been dropped.
+func (c *Client) pace() error {
+	select {
+	case <-c.gone:
+		return errGone
+	default:
+	}
+	if c.interval == 0 {
+		return nil
+	}
+	now := time.Now()
+	if earliest := now.Add(-burst); c.due.Before(earliest) {
+		c.due = earliest
+	}
+	c.due = c.due.Add(c.interval)
+	pause := c.due.Sub(now)
+	switch {
+	case pause <= 0:
+		c.paced, c.alarmed = time.Time{}, false
+		return nil
+	case c.paced.IsZero():
+		c.paced = now
+	case !c.alarmed && now.Sub(c.paced) >= paceAlarm:
+		c.alarmed = true
+		c.hub.journal.printf("paced", "%s says more than -rate allows: it is read more slowly", c)
+	}
+	select {
+	case <-c.gone:
+		return errGone
+	case <-time.After(pause):
+		return nil
+	}
+}
+
+// writePump brings what the hub hands out to the peer, until the hub closes send
+// or the peer takes no more, and then ends the connection. It returns when
+// nothing of the client is left.
+func (c *Client) writePump() {
+	err := c.deliver()
+	if err == nil {
+		farewell := websocket.FormatCloseMessage(c.ending.code, c.ending.reason)
+		err = c.conn.WriteControl(websocket.CloseMessage, farewell, time.Now().Add(closeWait))
+	}
+	if err == nil || err == websocket.ErrCloseSent { // sent by the library, in answer to a breach
+		c.linger()
+	}
+	c.conn.Close()
+	<-c.deaf
+}
+
+// linger gives the peer time to read to the end and hang up first.
+func (c *Client) linger() {
+	if conn, ok := c.conn.NetConn().(interface{ CloseWrite() error }); ok {
+		conn.CloseWrite() // an error says that there is nobody to tell
+	}
+	select {
+	case <-c.deaf:
+	case <-time.After(lingerWait):
+	}
+}
+
+var frames = sync.Pool{New: func() any { return new([maxFrame]byte) }}
+
+// deliver writes batches to the peer, several in one frame when several wait. It
+// returns nil when the hub has closed the queue and it is empty.
+func (c *Client) deliver() error {
+	var next *batch // taken from the queue, but too long for the frame before it
+	for {
+		b := next
+		next = nil
+		if b == nil {
+			var ok bool
+			if b, ok = <-c.send; !ok {
+				return nil
+			}
+		}
+		c.conn.SetWriteDeadline(time.Now().Add(writeWait))
+		var err error
+		if b.text == nil || len(c.send) == 0 {
+			err = c.conn.WritePreparedMessage(b.frame)
+		} else {
+			buf := frames.Get().(*[maxFrame]byte)
+			var text []byte
+			text, next = c.join(append(buf[:0], b.text...))
+			err = c.conn.WriteMessage(websocket.TextMessage, text)
+			frames.Put(buf)
+		}
+		if err != nil {
+			if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+				c.hub.journal.printf("dropped", "%s dropped: took nothing for %v", c, writeWait)
+			}
+			return err
+		}
+	}
+}
+
+// join adds to text what waits in the queue and fits into a frame with it. It
+// returns the first batch that does not, or nil.
+func (c *Client) join(text []byte) ([]byte, *batch) {
+	for {
+		select {
+		case b, ok := <-c.send:
+			if !ok {
+				return text, nil
+			}
+			if b.text == nil || len(text)+1+len(b.text) > maxFrame {
+				return text, b
+			}
+			text = append(append(text, '\n'), b.text...)
+		default:
+			return text, nil
+		}
+	}
+}

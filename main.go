@@ -1,0 +1,348 @@
+// Chat is a classic web chat server: one binary, one page. Whoever has the page
+// open sees what anyone types.
+//
+// Usage:
+//
+//	chat [flags]
+//
+// Then open http://localhost:8080. The flags are:
+//
+//	-addr host:port
+//		Where to listen. The default, :8080, is every network this machine is on.
+//	-origin host,host:port,...
+//		Only pages of these hosts may join, written as browsers send them; one
+//		without a port stands for any port. Pages that the server's own address
+//		shows under an IP address or localhost may always join. Without the flag, so may
+//		a page of any host, as long as it joins the host it came from.
+//	-rate n
+//		How many messages a second one connection may say, with bursts of ten times
+//		that. Who says more is read more slowly. 0 is no limit.
+//	-max-clients n
+//		How many connections there may be at a time.
+//
+// An interrupt (Ctrl-C) or SIGTERM stops it: everyone still hears what was said
+// before, is told that the server stops, and within five seconds it exits with
+// status 0. A second one ends it at once. An error of use exits with status 2, any
+// other with status 1.
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"math"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+func main() {
+	addr := flag.String("addr", ":8080", "listen on `host:port`")
+	origins := flag.String("origin", "", "let only pages of these `hosts` join: host or host:port, comma-separated")
+	rate := flag.Float64("rate", 10, "messages a second one connection may say; 0 is no limit")
+	maxClients := flag.Int("max-clients", 10_000, "connections there may be at a time")
+	flag.Parse()
+
+	if flag.NArg() > 0 {
+		usageError("stray argument %q", flag.Arg(0))
+	}
+	if _, port, err := net.SplitHostPort(*addr); err != nil {
+		usageError("-addr %q is not host:port", *addr)
+	} else if _, err := net.LookupPort("tcp", port); err != nil {
+		usageError("-addr %q: no such port", *addr)
+	}
+	hosts, err := parseOrigins(*origins)
+	if err != nil {
+		usageError("-origin: %v", err)
+	}
+	if !(*rate >= 0 && *rate <= math.MaxInt32) { // not a number is neither
+		usageError("-rate must be 0 or more")
+	}
+	if *maxClients < 1 {
+		usageError("-max-clients must be 1 or more")
+	}
+
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the second signal finds nobody listening, and ends the process
+	l, err := net.Listen("tcp", *addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		log.Fatalf("%s is taken: stop what runs there, or take another port with -addr", *addr)
+	} else if err != nil {
+		log.Fatal(err)
+	}
+	announce(l.Addr().(*net.TCPAddr))
+	if err := newServer(hosts, *rate, *maxClients).serve(ctx, l); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// usageError says what is wrong with the command line and exits with status 2.
+func usageError(format string, args ...any) {
+	fmt.Fprintf(flag.CommandLine.Output(), format+"\n", args...)
+	flag.Usage()
+	os.Exit(2)
+}
+
+// parseOrigins returns the hosts of a comma-separated list, nil for an empty one.
+func parseOrigins(list string) ([]string, error) {
+	if list == "" {
+		return nil, nil
+	}
+	hosts := strings.Split(list, ",")
+	for i, host := range hosts {
+		hosts[i] = strings.TrimSpace(host)
+		u, err := url.Parse("http://" + hosts[i])
+		if err != nil || u.Host != hosts[i] || u.Hostname() == "" {
+			return nil, fmt.Errorf("%q is not a host or host:port", host)
+		}
+	}
+	return hosts, nil
+}
+
+// announce tells where the chat can be opened: by others, if they can reach this
+// machine at all, and here.
+func announce(addr *net.TCPAddr) {
+	log.Printf("listening on %s", addr)
+	others, here := addresses(addr, outwardIP)
+	if others != "" {
+		log.Printf("open %s from other machines (if it does not open there: same network? does the firewall here let port %d in?)", others, addr.Port)
+	}
+	log.Printf("open %s on this machine", here)
+}
+
+// addresses returns the URLs under which other machines and this one can open what
+// listens on addr; others is "" when they cannot. On a wildcard address, outward
+// tells the address others see, nil if there is none.
+func addresses(addr *net.TCPAddr, outward func(network string) net.IP) (others, here string) {
+	page := func(host string) string {
+		return "http://" + net.JoinHostPort(host, strconv.Itoa(addr.Port))
+	}
+	switch ip := addr.IP; {
+	case ip.IsUnspecified():
+		for _, network := range []string{"udp4", "udp6"} {
+			if network == "udp6" && ip.To4() != nil {
+				break // it listens on IPv4 alone
+			}
+			if ip := outward(network); ip != nil && ip.IsGlobalUnicast() { // neither loopback nor link-local
+				others = page(ip.String())
+				break
+			}
+		}
+		return others, page("localhost")
+	case ip.Equal(net.IPv4(127, 0, 0, 1)), ip.Equal(net.IPv6loopback):
+		return "", page("localhost")
+	case ip.IsLoopback():
+		return "", page(ip.String())
+	default:
+		return page(addr.IP.String()), page(addr.IP.String())
+	}
+}
+
+// outwardIP returns this machine's address on its default route, nil without one.
+// It sends nothing: to connect a UDP socket is to ask for the route. The addresses
+// asked for are set aside for documentation (RFC 5737, RFC 3849).
+func outwardIP(network string) net.IP {
+	conn, err := net.Dial(network, map[string]string{"udp4": "192.0.2.1:9", "udp6": "[2001:db8::1]:9"}[network])
+	if err != nil {
+		return nil
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).IP
+}
+
+// server is the program between its flags and its listener.
+type server struct {
+	origins  []string      // hosts whose pages may join; nil for any, each its own
+	rate     float64       // messages a second from one connection; 0 for no limit
+	places   chan struct{} // one taken by each connection, from before its upgrade until nothing of it is left
+	upgrader websocket.Upgrader
+	journal  *journal
+	hub      *Hub
+}
+
+func newServer(origins []string, rate float64, maxClients int) *server {
+	j := newJournal()
+	s := &server{
+		origins: origins,
+		rate:    rate,
+		places:  make(chan struct{}, maxClients),
+		journal: j,
+		hub:     newHub(j),
+	}
+	s.upgrader = websocket.Upgrader{
+		HandshakeTimeout: writeWait,
+		ReadBufferSize:   1024,
+		WriteBufferSize:  1024,
+		WriteBufferPool:  new(sync.Pool),
+		CheckOrigin:      s.allows,
+		Error:            s.refuse,
+	}
+	return s
+}
+
+// serve runs the chat on the listener, which it closes, until ctx is done. It
+// returns nil then, and earlier with the listener's error if that fails. When it
+// returns, no goroutine and no connection of its own is left.
+func (s *server) serve(ctx context.Context, l net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go s.hub.run(ctx)
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", serveHome)
+	mux.HandleFunc("GET /ws", s.serveWs)
+	web := &http.Server{
+		Handler:        mux,
+		ReadTimeout:    5 * time.Second,
+		WriteTimeout:   10 * time.Second,
+		IdleTimeout:    60 * time.Second,
+		MaxHeaderBytes: 12 << 10, // the library reads 4 KiB more before it answers 431
+		ErrorLog:       log.New(s.journal, "", 0),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- web.Serve(l) }()
+	var err error
+	select {
+	case err = <-failed:
+		cancel()
+	case <-ctx.Done():
+		log.Print("stopping")
+	}
+
+	// Connections that have said nothing yet count as busy, so Shutdown alone would
+	// wait for them; and it knows nothing of those upgraded: they give their places back.
+	grace, cancelGrace := context.WithTimeout(context.Background(), time.Second)
+	defer cancelGrace()
+	if web.Shutdown(grace) != nil {
+		web.Close()
+	}
+	<-s.hub.stopped
+	for range cap(s.places) {
+		s.places <- struct{}{}
+	}
+	return err
+}
+
+// allows reports whether the page that asks may join: DNS rebinding, where a
+// hostile page's own host suddenly stands for this machine, is only seen when it is
+// known which hosts there should be. A program that is no browser sends no origin.
+func (s *server) allows(r *http.Request) bool {
+	origins := r.Header["Origin"]
+	if len(origins) == 0 {
+		return true
+	}
+	u, err := url.Parse(origins[0])
+	if err != nil || len(origins) > 1 || u.Host == "" {
+		return false
+	}
+	same := strings.EqualFold(u.Host, r.Host)
+	if s.origins == nil {
+		return same
+	}
+	host := u.Hostname()
+	if _, err := netip.ParseAddr(host); same && (err == nil || strings.EqualFold(host, "localhost")) {
+		return true // no name server had a say in it
+	}
+	return slices.ContainsFunc(s.origins, func(listed string) bool {
+		return strings.EqualFold(listed, u.Host) || strings.EqualFold(listed, host)
+	})
+}
+
+//go:embed home.html
+var home string
+
+// What a browser gets as the page, with all it needs to check it. A browser hashes
+// what it parsed, in which every line ends in LF, so that is what is served.
+var (
+	page       = strings.ReplaceAll(home, "\r\n", "\n")
+	pageETag   = `"` + digest(page) + `"`
+	pagePolicy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; img-src data:" +
+		"; connect-src 'self' ws: wss:" +
+		"; script-src 'sha256-" + digest(element("script")) + "'" +
+		"; style-src 'sha256-" + digest(element("style")) + "'"
+)
+
+// element returns what stands between the tags of the page's one such element.
+func element(name string) string {
+	_, rest, _ := strings.Cut(page, "<"+name+">")
+	text, _, _ := strings.Cut(rest, "</"+name+">")
+	return text
+}
+
+// digest returns the SHA-256 of text in base64.
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+func serveHome(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", pagePolicy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-cache") // ask each time; the ETag makes that cheap
+	h.Set("ETag", pageETag)
+	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(page))
+}
+
+// journal keeps the log short: at most one line a second of a kind, and the next
+// second how many were left out.
+type journal struct {
+	mu   sync.Mutex
+	left map[string]int // by kind, for those that had a line within the last second
+}
+
+func newJournal() *journal {
+	return &journal{left: make(map[string]int)}
+}
+
+// printf logs a line of a kind. Whatever in it comes from a peer must be quoted.
+func (j *journal) printf(kind, format string, args ...any) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if _, recent := j.left[kind]; recent {
+		j.left[kind]++
+		return
+	}
+	log.Printf(format, args...)
+	j.left[kind] = 0
+	time.AfterFunc(time.Second, func() { j.next(kind) })
+}
+
+// next begins another second of a kind.
+func (j *journal) next(kind string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.left[kind] == 0 {
+		delete(j.left, kind)
+		return
+	}
+	log.Printf("%s: %d more", kind, j.left[kind])
+	j.left[kind] = 0
+	time.AfterFunc(time.Second, func() { j.next(kind) })
+}
+
+// Write logs what net/http has to say, such as that no descriptor is left.
+func (j *journal) Write(line []byte) (int, error) {
+	j.printf("http", "%s", bytes.TrimSpace(line))
+	return len(line), nil
+}
