@@ -1,0 +1,398 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// What the room promises to those who are in it. The words are in chat_test.go: a
+// chat is started, people join and say something, and want lists what each of them
+// has heard since it was last asked.
+
+func TestEveryoneHearsEveryone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada, bob := chat.join(""), chat.join("")
+
+		ada.say("hello")
+		ada.want("hello")
+		bob.want("hello")
+
+		bob.say("good morning")
+		ada.want("good morning")
+		bob.want("good morning")
+	})
+}
+
+func TestANameStandsBeforeTheText(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada, bob := chat.join("Ada"), chat.join("")
+		ada.say("hello")
+		ada.want("Ada: hello")
+		bob.want("Ada: hello")
+		bob.say("hi")
+		ada.want("hi")
+		bob.want("hi")
+	})
+}
+
+func TestOneHearsOnlyWhatIsSaidWhileHere(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada := chat.join("")
+		ada.say("anybody here?")
+		ada.want("anybody here?")
+
+		bob := chat.join("")
+		bob.want() // no history on the classic wire, and no notices
+		ada.want()
+
+		bob.leave()
+		bob.wantClosed(1000, "goodbye")
+		ada.say("where did you go?")
+		ada.want("where did you go?")
+		chat.wantClients(1)
+	})
+}
+
+// One says something and is gone: it counts, however soon it goes.
+func TestLastWordsAreHeard(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		bob := chat.join("")
+		for i := range 100 {
+			ada := chat.join("")
+			ada.say(fmt.Sprint("farewell ", i))
+			ada.conn.Close()
+			bob.want(fmt.Sprint("farewell ", i))
+		}
+		chat.wantClients(1)
+	})
+}
+
+// The order is one: what fifty people paste at the same moment, all fifty read alike.
+func TestFiftyPaste(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		people := make([]*person, 50)
+		for i := range people {
+			people[i] = chat.join("")
+		}
+		for i, p := range people {
+			go func() {
+				for line := range 20 {
+					p.say(fmt.Sprintf("%d says %d", i, line))
+				}
+			}()
+		}
+		lines := people[0].take()
+		if len(lines) != 1000 {
+			t.Fatalf("%d lines arrived, want 1000", len(lines))
+		}
+		next := make([]int, len(people)) // the line each is to say next
+		for _, line := range lines {
+			var who, which int
+			if _, err := fmt.Sscanf(line, "%d says %d", &who, &which); err != nil || next[who] != which {
+				t.Fatalf("%q arrived, want %d of %d", line, next[who], who)
+			}
+			next[who]++
+		}
+		for _, p := range people[1:] {
+			p.want(lines...)
+		}
+	})
+}
+
+// Without a word for ten minutes, people stay; one whose line is dead is forgotten
+// after pongWait, and nobody else notices.
+func TestIdleStaysVanishedGoes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada, bob := chat.join(""), chat.join("")
+		time.Sleep(10 * time.Minute)
+		ada.wantHere()
+		bob.wantHere()
+
+		bob.freeze()
+		chat.wantClients(2)
+		time.Sleep(pongWait + lingerWait + time.Second)
+		chat.wantClients(1)
+		ada.say("alone?")
+		ada.want("alone?")
+	})
+}
+
+// One stops reading. The others hear everything at once; it is dropped when its
+// queue is full, and from that moment not heard.
+func TestStopsReading(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		log := logged(t)
+		chat := startChat(t, unlimited)
+		ada, bob := chat.join(""), chat.join("")
+		others := maps.Clone(chat.hub.clients)
+		stuck := chat.upgrade()
+		var client *Client // the hub's side of it
+		for c := range chat.hub.clients {
+			if !others[c] {
+				client = c
+			}
+		}
+
+		long := strings.Repeat("long", maxText/4)
+		lines := 0
+		for ; log() == "" && lines < 2*queueSize; lines++ {
+			ada.say(long)
+			ada.want(long)
+			bob.want(long)
+		}
+		wantLogged(t, log(), 1, "192.0.2.2:1234 dropped: too slow")
+		if inFlight := chat.network.window/maxText + 1; lines < queueSize || lines > queueSize+2*inFlight {
+			t.Errorf("dropped after %d lines, want about the queue's %d", lines, queueSize)
+		}
+
+		stuck.send(masked(fin|text, "am I still heard?"))
+		chat.hub.broadcast <- message{client, "nor what was on its way?"}
+		bob.want()
+		// It reads on, in time to be told why. It would not have come to the end of its
+		// queue, so that is not sent.
+		if frames, window := stuck.wantClosed(1013), chat.network.window/maxText+1; frames > window {
+			t.Errorf("%d frames before the close frame, want %d, which were on their way", frames, window)
+		}
+		chat.wantClients(2)
+	})
+}
+
+// One reads slowly: what waits for it comes in shared frames, of a size that all clients take.
+func TestWaitingBatchesShareFrames(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada := chat.join("")
+		chat.network.window = 1 << 10
+		slow := chat.upgrade()
+		var said []string
+		for i := range 60 {
+			line := fmt.Sprint(i, strings.Repeat(".", i*maxText/60))
+			ada.say(line)
+			ada.want(line) // a batch of its own
+			said = append(said, line)
+		}
+		var heard []string
+		for frames := 0; len(heard) < len(said); frames++ {
+			_, payload, err := slow.next() // which fails for a frame above maxFrame
+			if err != nil {
+				t.Fatal(err)
+			}
+			heard = append(heard, strings.Split(payload, "\n")...)
+			if frames > 20 {
+				t.Fatal("hardly anything shares a frame")
+			}
+		}
+		if !slices.Equal(heard, said) {
+			t.Error("heard something else")
+		}
+	})
+}
+
+// One stops reading and the room is quiet: it is dropped when it has not taken what
+// was being written to it for writeWait, and there is no way to tell it why.
+func TestWriteLimit(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		log := logged(t)
+		chat := startChat(t)
+		ada := chat.join("")
+		chat.network.window = 1 << 10
+		stuck := chat.upgrade()
+		ada.say(strings.Repeat("long", maxText/4))
+		time.Sleep(writeWait - time.Second)
+		chat.wantClients(2)
+		time.Sleep(time.Second)
+		chat.wantClients(1)
+		wantLogged(t, log(), 1, "192.0.2.2:1234 dropped: took nothing for 10s")
+		stuck.wantGone(time.Second)
+		ada.wantHere()
+	})
+}
+
+// One sends 30,000 messages at once, while twenty read at 400 KB/s and one of them
+// asks something.
+func TestFlood(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		log := logged(t)
+		chat := startChat(t)
+		ada := chat.join("")
+		readers := make([]*slowReader, 20)
+		for i := range readers {
+			readers[i] = chat.readSlowly(400_000)
+		}
+		flooder := chat.upgrade()
+		go func() { // as fast as its line takes it: for most of an hour
+			for i := range 30_000 {
+				if _, err := io.WriteString(flooder.Conn, masked(fin|text, fmt.Sprint("flood ", i))); err != nil {
+					return
+				}
+			}
+		}()
+		time.Sleep(time.Second)
+		ada.say("can you hear me?")
+		time.Sleep(time.Second)
+		for _, r := range readers {
+			if r.heard("can you hear me?") != 1 {
+				t.Errorf("a reader has not heard the question within a second")
+			}
+		}
+		// The one that floods is held to its rate, but it is not dropped, though its pongs
+		// wait behind the flood: what it says is said, all of it and in order.
+		time.Sleep(5 * time.Minute)
+		chat.wantClients(22)
+		wantLogged(t, log(), 1, "read more slowly")
+		said := 0
+		for _, line := range ada.take() {
+			if strings.HasPrefix(line, "flood ") {
+				if line != fmt.Sprint("flood ", said) {
+					t.Fatalf("heard %q, want flood %d", line, said)
+				}
+				said++
+			}
+		}
+		if want := 100 + 10*302; said < want-20 || said > want+20 {
+			t.Errorf("the flooder has said %d lines in about 5 minutes, want about %d", said, want)
+		}
+	})
+}
+
+// member puts a client without a connection into the hub's room, before run. What it
+// is to hear is in its queue.
+func member(h *Hub) *Client {
+	c := &Client{hub: h, send: make(chan *batch, queueSize), gone: make(chan struct{})}
+	h.clients[c] = true
+	return c
+}
+
+// queued returns all that a client that is gone was to hear.
+func queued(t *testing.T, c *Client) string {
+	var lines []string
+	for b := range c.send {
+		if len(b.text) > maxFrame {
+			t.Errorf("a batch of %d bytes", len(b.text))
+		}
+		lines = append(lines, string(b.text))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// What is said before someone leaves, and before a stop, is said, whichever the hub
+// comes to look at first; and what waits is one batch, as far as a frame goes.
+func TestWhatWaitsIsSaidFirst(t *testing.T) {
+	for i := range 50 {
+		bubble(t, func(t *testing.T) {
+			ctx, stop := context.WithCancel(t.Context())
+			h := newHub(newJournal())
+			ada, bob := member(h), member(h)
+			var said []string
+			for i := range 100 {
+				said = append(said, fmt.Sprint(i, strings.Repeat(".", i*20)))
+				h.broadcast <- message{ada, said[i]}
+			}
+			go offer(h, h.unregister, departure{ada, ending{}})
+			synctest.Wait()
+			if i%2 == 0 {
+				stop()
+			} else {
+				time.AfterFunc(time.Second, stop)
+			}
+			h.run(ctx)
+			for _, c := range []*Client{ada, bob} {
+				if queued(t, c) != strings.Join(said, "\n") {
+					t.Error("one has not heard it all")
+				}
+			}
+		})
+	}
+}
+
+// A stop while twenty people talk: all have heard the same when they are told.
+func TestStopWhileTalking(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t, unlimited)
+		people := make([]*person, 20)
+		for i := range people {
+			people[i] = chat.join("")
+		}
+		for i, p := range people {
+			go func() {
+				for n := 0; ; n++ {
+					if p.conn.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, "%d says %d", i, n)) != nil {
+						return
+					}
+					time.Sleep(time.Duration(i+1) * time.Millisecond)
+				}
+			}()
+		}
+		time.Sleep(100 * time.Millisecond)
+		chat.stop()
+		chat.wantStopped()
+		lines := people[0].take()
+		if len(lines) < 200 {
+			t.Errorf("only %d lines arrived", len(lines))
+		}
+		for _, p := range people {
+			p.wantClosed(1001, "the server is stopping")
+		}
+		for _, p := range people[1:] {
+			p.want(lines...)
+		}
+	})
+}
+
+// A stop does not wait for those who will never answer: in this room there are one that
+// has not said anything yet, one half-way through its request, one that does not
+// read, one whose line is dead, and one that is held to its rate.
+func TestStopAmongTheDead(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada, bob := chat.join(""), chat.join("")
+		chat.connect()
+		chat.connect().send("GET / HTT")
+		chat.network.window = 1 << 10
+		chat.upgrade()
+		ada.say(strings.Repeat("long", maxText/4))
+		bob.freeze()
+		for range 200 {
+			ada.say("hurry")
+		}
+		synctest.Wait()
+		chat.stop()
+		chat.wantStopped()
+		ada.wantClosed(1001, "the server is stopping")
+	})
+}
+
+// A stop takes no time when everyone hangs up, even for one that is made to wait before
+// it may say more.
+func TestStopIsQuick(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t, func(s *server) { s.rate = 0.1 })
+		chat.join("")
+		paced := chat.join("")
+		for range 3 {
+			paced.say("hurry")
+		}
+		synctest.Wait()
+		begin := time.Now()
+		chat.stop()
+		chat.wantStopped()
+		if took := time.Since(begin); took > 100*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+	})
+}
