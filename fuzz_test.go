@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// FuzzWire throws bytes at a live server after the handshake, as one client, while two
+// others talk: whatever happens to the one, the witness hears the other's next line,
+// and nothing that is not a line.
+func FuzzWire(f *testing.F) {
+	for _, frame := range badFrames {
+		f.Add([]byte(frame.send))
+	}
+	for _, frame := range goodFrames {
+		f.Add([]byte(frame.send))
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		f.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- newServer(nil, 0, 1000).serve(ctx, l) }()
+	f.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			f.Error(err)
+		}
+	})
+	join := func() *websocket.Conn {
+		conn, _, err := websocket.DefaultDialer.Dial("ws://"+l.Addr().String()+"/ws", nil)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return conn
+	}
+	speaker, witness := join(), join()
+	go io.Copy(io.Discard, speaker.NetConn())
+	turn := 0
+
+	f.Fuzz(func(t *testing.T, data []byte) {
+		rogue, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rogue.Close()
+		rogue.SetDeadline(time.Now().Add(10 * time.Second))
+		io.WriteString(rogue, handshake)
+		rogue.Write(data) // an error says that it was let go before the end
+		rogue.(*net.TCPConn).CloseWrite()
+		if _, err := io.Copy(io.Discard, rogue); isTimeout(err) {
+			t.Errorf("%q keeps its connection open", data)
+		}
+
+		turn++
+		question := fmt.Sprint("can you hear me? ", turn)
+		if err := speaker.WriteMessage(websocket.TextMessage, []byte(question)); err != nil {
+			t.Fatal(err)
+		}
+		witness.SetReadDeadline(time.Now().Add(10 * time.Second))
+		for {
+			_, text, err := witness.ReadMessage()
+			if err != nil {
+				t.Fatalf("after %q the witness got %v", data, err)
+			}
+			for line := range strings.SplitSeq(string(text), "\n") {
+				if line == question {
+					return
+				}
+				if cleanText(line) != line || line == "" || bytes.ContainsRune([]byte(line), 0) {
+					t.Errorf("%q made everyone hear %q", data, line)
+				}
+			}
+		}
+	})
+}
+
+func isTimeout(err error) bool {
+	timeout, ok := err.(net.Error)
+	return ok && timeout.Timeout()
+}

@@ -1,0 +1,574 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// The program around the room: requests, limits, the process and its signals.
+
+func TestPage(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		resp, body := chat.ask("GET / HTTP/1.1\r\nHost: chat.test\r\n\r\n")
+		if resp.StatusCode != 200 || body != page || strings.Contains(body, "\r") {
+			t.Errorf("%s, %d bytes", resp.Status, len(body))
+		}
+		policy := resp.Header.Get("Content-Security-Policy")
+		for name, want := range map[string]string{
+			"Content-Type":           "text/html; charset=utf-8",
+			"Cache-Control":          "no-cache",
+			"X-Content-Type-Options": "nosniff",
+			"X-Frame-Options":        "DENY",
+		} {
+			if got := resp.Header.Get(name); got != want {
+				t.Errorf("%s: %q, want %q", name, got, want)
+			}
+		}
+		for _, part := range []string{
+			"default-src 'none'", "frame-ancestors 'none'", "connect-src 'self' ws: wss:",
+			"script-src 'sha256-" + digest(element("script")) + "'",
+			"style-src 'sha256-" + digest(element("style")) + "'",
+		} {
+			if !strings.Contains(policy, part) {
+				t.Errorf("the policy lacks %q: %s", part, policy)
+			}
+		}
+		if strings.Contains(policy, "unsafe") || element("script") == "" || element("style") == "" {
+			t.Errorf("the policy allows too much, or hashes nothing: %s", policy)
+		}
+		resp, body = chat.ask("GET / HTTP/1.1\r\nHost: chat.test\r\nIf-None-Match: " + resp.Header.Get("ETag") + "\r\n\r\n")
+		if resp.StatusCode != http.StatusNotModified || body != "" {
+			t.Errorf("asked again with the ETag: %s, %d bytes", resp.Status, len(body))
+		}
+	})
+}
+
+const (
+	plainGet = "GET /ws HTTP/1.1\r\nHost: chat.test\r\n\r\n"
+	badKey   = "GET /ws HTTP/1.1\r\nHost: chat.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: short\r\n\r\n"
+	oldVersion = "GET /ws HTTP/1.1\r\nHost: chat.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 8\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+func TestRequests(t *testing.T) {
+	for _, request := range []struct {
+		what, send string
+		status     int
+		header     string // that the answer must have
+	}{
+		{"another path", "GET /secret HTTP/1.1\r\nHost: chat.test\r\n\r\n", 404, ""},
+		{"POST to the page", "POST / HTTP/1.1\r\nHost: chat.test\r\nContent-Length: 0\r\n\r\n", 405, "Allow: GET, HEAD"},
+		{"POST to the chat", "POST /ws HTTP/1.1\r\nHost: chat.test\r\nContent-Length: 0\r\n\r\n", 405, "Allow: GET, HEAD"},
+		{"a plain GET of the chat", plainGet, 426, "Upgrade: websocket"},
+		{"a handshake in HTTP/1.0", strings.Replace(handshake, "HTTP/1.1", "HTTP/1.0", 1), 426, "Upgrade: websocket"},
+		{"a bad key", badKey, 400, "Sec-Websocket-Version: 13"},
+		{"an old version", oldVersion, 400, "Sec-Websocket-Version: 13"},
+		{"headers of 20 KiB", "GET / HTTP/1.1\r\nHost: chat.test\r\nX: " + strings.Repeat("x", 20<<10) + "\r\n\r\n", 431, ""},
+		{"headers of 10 KiB", "GET / HTTP/1.1\r\nHost: chat.test\r\nX: " + strings.Repeat("x", 10<<10) + "\r\n\r\n", 200, ""},
+		{"no HTTP", "hello\r\n\r\n", 400, ""},
+	} {
+		t.Run(request.what, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				chat := startChat(t)
+				resp, body := chat.ask(request.send)
+				name, value, _ := strings.Cut(request.header, ": ")
+				if resp.StatusCode != request.status || resp.Header.Get(name) != value || body == "" {
+					t.Errorf("%s %v %q", resp.Status, resp.Header, body)
+				}
+				time.Sleep(time.Minute)
+				chat.wantClients(0)
+			})
+		})
+	}
+}
+
+// A room may be full. Those who are in it do not notice, and one place is given to one.
+func TestFull(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t, func(s *server) { s.places = make(chan struct{}, 2) })
+		ada, bob := chat.join(""), chat.join("")
+		for _, request := range []string{handshake, plainGet} {
+			resp, body := chat.ask(request)
+			if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "full") {
+				t.Errorf("%s %v %q", resp.Status, resp.Header, body)
+			}
+		}
+		ada.say("crowded")
+		bob.want("crowded")
+		bob.leave()
+		synctest.Wait()
+		chat.join("").say("room for me")
+		ada.want("crowded", "room for me")
+	})
+}
+
+// One that takes its time to ask is cut off, as is one that keeps a connection without
+// asking for more, but neither at once.
+func TestSlowRequests(t *testing.T) {
+	for _, slow := range []struct {
+		what, send string
+		limit      time.Duration
+	}{
+		{"nothing", "", 5 * time.Second},
+		{"half a request", "GET / HTTP/1.1\r\nHost: ch", 5 * time.Second},
+		{"a request, then nothing", "GET / HTTP/1.1\r\nHost: chat.test\r\n\r\n", 60 * time.Second},
+		{"half a body", "GET /x HTTP/1.1\r\nHost: chat.test\r\nContent-Length: 10\r\n\r\nhalf", 6 * time.Second},
+	} {
+		t.Run(slow.what, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				chat := startChat(t)
+				conn := chat.connect()
+				conn.send(slow.send)
+				time.Sleep(slow.limit - 2*time.Second)
+				if synctest.Wait(); chat.network.open() != 1 {
+					t.Errorf("cut off before %v", slow.limit)
+				}
+				conn.wantGone(3 * time.Second)
+			})
+		})
+	}
+}
+
+// One that asks for the page and does not read it is cut off.
+func TestSlowResponse(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		chat.network.window = 1 << 10
+		conn := chat.connect()
+		conn.send("GET / HTTP/1.1\r\nHost: chat.test\r\n\r\n")
+		time.Sleep(11 * time.Second)
+		if synctest.Wait(); chat.network.open() != 0 {
+			t.Error("still there after 11 s")
+		}
+	})
+}
+
+func TestOrigin(t *testing.T) {
+	listed := []string{"chat.example", "other.example:8443", "[2001:db8::7]"}
+	for _, page := range []struct {
+		origins []string
+		host    string // that it asks
+		origin  string // where it comes from
+		allowed bool
+	}{
+		{nil, "chat.test", "", true}, // no browser
+		{nil, "chat.test", "http://chat.test", true},
+		{nil, "chat.test", "https://CHAT.test", true}, // TLS ends at a proxy
+		{nil, "chat.test:8080", "http://chat.test:8080", true},
+		{nil, "192.168.1.5:8080", "http://192.168.1.5:8080", true},
+		{nil, "[::1]:8080", "http://[::1]:8080", true},
+		{nil, "chat.test", "http://evil.test", false},
+		{nil, "chat.test:8080", "http://chat.test", false},
+		{nil, "chat.test", "null", false}, // a sandboxed frame, a file
+		{nil, "", "null", false},
+		{nil, "chat.test", "http://chat.test.evil.test", false},
+		{nil, "chat.test", "://", false},
+
+		{listed, "127.0.0.1:8080", "", true},
+		{listed, "127.0.0.1:8080", "https://chat.example", true},
+		{listed, "127.0.0.1:8080", "https://chat.example:1234", true},
+		{listed, "127.0.0.1:8080", "https://Other.Example:8443", true},
+		{listed, "127.0.0.1:8080", "https://other.example", false},
+		{listed, "127.0.0.1:8080", "https://[2001:db8::7]", true},
+		{listed, "127.0.0.1:8080", "http://127.0.0.1:8080", true},
+		{listed, "localhost:8080", "http://localhost:8080", true},
+		{listed, "[::1]:8080", "http://[::1]:8080", true},
+		{listed, "127.0.0.1:8080", "http://192.0.2.66", false},           // somebody else's page
+		{listed, "rebound.test:8080", "http://rebound.test:8080", false}, // DNS rebinding
+		{listed, "localhost.evil.test", "http://localhost.evil.test", false},
+	} {
+		t.Run(fmt.Sprint(page.origins != nil, page.host, page.origin), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				log := logged(t)
+				chat := startChat(t, func(s *server) { s.origins = page.origins })
+				request := strings.Replace(handshake, "Host: chat.test\r\n", "Host: "+page.host+"\r\n", 1)
+				if page.origin != "" {
+					request = strings.Replace(request, "\r\n\r\n", "\r\nOrigin: "+page.origin+"\r\n\r\n", 1)
+				}
+				want := 403
+				if page.allowed {
+					want = 101
+				}
+				resp, body := chat.ask(request)
+				if resp.StatusCode != want {
+					t.Errorf("%s, want %d", resp.Status, want)
+				}
+				if !page.allowed {
+					wantLogged(t, log(), 1, strconv.Quote(page.origin)+"; to let it in, add its host to -origin")
+					if !strings.Contains(body, "may not join") {
+						t.Errorf("the answer is %q", body)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestParseOrigins(t *testing.T) {
+	for list, want := range map[string]string{
+		"":                                "[]",
+		"chat.example":                    "[chat.example]",
+		"a.example, b.example:8080,[::1]": "[a.example b.example:8080 [::1]]",
+		"http://chat.example":             "error",
+		"chat.example/":                   "error",
+		"a.example,,b.example":            "error",
+		":8080":                           "error",
+		"a b":                             "error",
+		"a.example:http":                  "error",
+		"user@a.example":                  "error",
+	} {
+		hosts, err := parseOrigins(list)
+		got := fmt.Sprint(hosts)
+		if err != nil {
+			got = "error"
+		}
+		if got != want {
+			t.Errorf("%q: %s, want %s", list, got, want)
+		}
+	}
+}
+
+// What happens a hundred times a second is logged once, and then how often.
+func TestLogIsShort(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		log := logged(t)
+		chat := startChat(t)
+		for range 50 {
+			chat.upgrade().send(masked(fin|binaryData, ""))
+			time.Sleep(49 * time.Millisecond)
+		}
+		time.Sleep(time.Minute)
+		wantLogged(t, log(), 1, "192.0.2.2:1234 dropped: only text is said here\n")
+		wantLogged(t, log(), 2, "dropped: 20 more\n")
+		wantLogged(t, log(), 1, "dropped: 9 more\n")
+		wantLogged(t, log(), 4, "\n")
+	})
+}
+
+func TestAddresses(t *testing.T) {
+	outward := func(v4, v6 string) func(string) net.IP {
+		return func(network string) net.IP {
+			return net.ParseIP(map[string]string{"udp4": v4, "udp6": v6}[network])
+		}
+	}
+	for _, machine := range []struct{ listen, v4, v6, others, here string }{
+		{"::", "192.168.1.20", "2001:db8::20", "http://192.168.1.20:8080", "http://localhost:8080"},
+		{"::", "", "2001:db8::20", "http://[2001:db8::20]:8080", "http://localhost:8080"},
+		{"::", "169.254.3.4", "2001:db8::20", "http://[2001:db8::20]:8080", "http://localhost:8080"},
+		{"::", "", "fe80::20", "", "http://localhost:8080"},
+		{"::", "", "", "", "http://localhost:8080"},
+		{"0.0.0.0", "", "2001:db8::20", "", "http://localhost:8080"},
+		{"127.0.0.1", "192.168.1.20", "", "", "http://localhost:8080"},
+		{"127.0.0.2", "192.168.1.20", "", "", "http://127.0.0.2:8080"},
+		{"::1", "192.168.1.20", "", "", "http://localhost:8080"},
+		{"10.0.0.7", "192.168.1.20", "", "http://10.0.0.7:8080", "http://10.0.0.7:8080"},
+	} {
+		others, here := addresses(&net.TCPAddr{IP: net.ParseIP(machine.listen), Port: 8080}, outward(machine.v4, machine.v6))
+		if others != machine.others || here != machine.here {
+			t.Errorf("%v: %q and %q", machine, others, here)
+		}
+	}
+}
+
+// From here on real sockets and real time, and the program as a process.
+
+// listenAndServe starts a server on a port of its own. It stops, quickly, with the test.
+func listenAndServe(t *testing.T) (addr string, stop func()) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- newServer(nil, 0, 1000).serve(ctx, l) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return l.Addr().String(), stop
+}
+
+func dial(t *testing.T, addr string) *websocket.Conn {
+	conn, _, err := websocket.DefaultDialer.Dial("ws://"+addr+"/ws", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	return conn
+}
+
+// hear returns all lines up to the end of the connection, and the end.
+func hear(conn *websocket.Conn) (lines []string, end error) {
+	for {
+		_, text, err := conn.ReadMessage()
+		if err != nil {
+			return lines, err
+		}
+		lines = append(lines, strings.Split(string(text), "\n")...)
+	}
+}
+
+// A stop while twenty people talk, on real sockets, where a reset would take with it
+// what was not yet read.
+func TestStopOnSockets(t *testing.T) {
+	addr, stop := listenAndServe(t)
+	people := make([]*websocket.Conn, 20)
+	for i := range people {
+		people[i] = dial(t, addr)
+		people[i].WriteMessage(websocket.TextMessage, []byte("here I am"))
+		people[i].ReadMessage() // it is in the room
+	}
+	var all sync.WaitGroup
+	heard := make([]strings.Builder, len(people))
+	people[0].WriteMessage(websocket.TextMessage, []byte("talk!"))
+	for i, conn := range people {
+		all.Go(func() {
+			for n := 0; ; n++ {
+				_, text, err := conn.ReadMessage()
+				if err != nil {
+					if !websocket.IsCloseError(err, websocket.CloseGoingAway) {
+						t.Errorf("%d ended with %v", i, err)
+					}
+					conn.Close()
+					return
+				}
+				fmt.Fprintf(&heard[i], "%s\n", text)
+				conn.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, "%d says %d", i, n)) // fails once the line is closed
+				if n == 100 && i == 0 {
+					go stop()
+				}
+			}
+		})
+	}
+	all.Wait()
+	_, lines, _ := strings.Cut(heard[0].String(), "talk!\n") // not all were there for what was said before
+	for i := range heard {
+		if _, got, _ := strings.Cut(heard[i].String(), "talk!\n"); got != lines || strings.Count(lines, "\n") < 100 {
+			t.Errorf("%d has heard something else", i)
+		}
+	}
+}
+
+// Whoever sends something too long is told so, however much more is on its way.
+func TestReasonArrivesOnSockets(t *testing.T) {
+	addr, _ := listenAndServe(t)
+	for range 20 {
+		conn := dial(t, addr)
+		go func() {
+			for conn.WriteMessage(websocket.TextMessage, make([]byte, 100_000)) == nil {
+			}
+		}()
+		if _, err := hear(conn); !websocket.IsCloseError(err, websocket.CloseMessageTooBig) {
+			t.Errorf("ended with %v", err)
+		}
+		conn.Close()
+	}
+}
+
+// process is the program, started with flags.
+type process struct {
+	*exec.Cmd
+	stderr *bufio.Reader
+	log    strings.Builder // what it has written so far
+}
+
+func start(t *testing.T, command ...string) *process {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	p := &process{Cmd: exec.CommandContext(ctx, command[0], command[1:]...)}
+	p.Env = append(os.Environ(), "CHAT_TEST_RUN_MAIN=1")
+	p.Dir = t.TempDir() // it must work from any folder
+	stderr, err := p.StderrPipe()
+	if err == nil {
+		err = p.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Process.Kill(); p.Wait() })
+	p.stderr = bufio.NewReader(stderr)
+	return p
+}
+
+// waitFor reads the log until it matches, and returns the first group of the match.
+func (p *process) waitFor(t *testing.T, pattern string) string {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	for {
+		line, err := p.stderr.ReadString('\n')
+		p.log.WriteString(line)
+		if match := re.FindStringSubmatch(line); match != nil {
+			return match[len(match)-1]
+		}
+		if err != nil {
+			t.Fatalf("no %q in the log: %s", pattern, p.log.String())
+		}
+	}
+}
+
+// exit waits for the end and returns the status and all that was written.
+func (p *process) exit() (int, string) {
+	rest, _ := io.ReadAll(p.stderr)
+	p.log.Write(rest)
+	p.Wait()
+	return p.ProcessState.ExitCode(), p.log.String()
+}
+
+func self(t *testing.T) string {
+	path, err := filepath.Abs(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestErrorsOfUse(t *testing.T) {
+	for _, flags := range [][]string{
+		{"-unknown"},
+		{"stray"},
+		{"-addr", "8080"},
+		{"-addr", ":nonsense"},
+		{"-addr", ":70000"},
+		{"-origin", "https://chat.example"},
+		{"-rate", "-1"},
+		{"-rate", "NaN"},
+		{"-rate", "fast"},
+		{"-max-clients", "0"},
+	} {
+		status, stderr := start(t, append([]string{self(t)}, flags...)...).exit()
+		if status != 2 || !strings.Contains(stderr, "Usage of") || !strings.Contains(stderr, strings.TrimLeft(flags[0], "-")) {
+			t.Errorf("%v: status %d, %s", flags, status, stderr)
+		}
+	}
+}
+
+func TestPortTaken(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	status, stderr := start(t, self(t), "-addr", l.Addr().String()).exit()
+	if status != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "-addr") {
+		t.Errorf("status %d, %s", status, stderr)
+	}
+}
+
+func TestSignals(t *testing.T) {
+	for _, signal := range []os.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		t.Run(signal.String(), func(t *testing.T) {
+			p := start(t, self(t), "-addr", "127.0.0.1:0")
+			addr := p.waitFor(t, `listening on (\S+)`)
+			conn := dial(t, addr)
+			silent, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer silent.Close()
+			if err := conn.WriteMessage(websocket.TextMessage, []byte("hello")); err != nil {
+				t.Fatal(err)
+			}
+			if _, text, err := conn.ReadMessage(); string(text) != "hello" {
+				t.Fatalf("%q, %v", text, err)
+			}
+			p.Process.Signal(signal)
+			_, end := hear(conn)
+			var closed *websocket.CloseError
+			if !errors.As(end, &closed) || closed.Code != websocket.CloseGoingAway || closed.Text == "" {
+				t.Errorf("ended with %v", end)
+			}
+			if status, stderr := p.exit(); status != 0 || !strings.Contains(stderr, "stopping") {
+				t.Errorf("status %d, %s", status, stderr)
+			}
+		})
+	}
+}
+
+// A second signal does not wait for a client that does not answer.
+func TestSecondSignal(t *testing.T) {
+	p := start(t, self(t), "-addr", "127.0.0.1:0")
+	silent, err := net.Dial("tcp", p.waitFor(t, `listening on (\S+)`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	io.WriteString(silent, handshake)
+	if _, err := silent.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	p.Process.Signal(os.Interrupt)
+	p.waitFor(t, "stopping")
+	// The handler is gone as soon as the stop begins, but nothing tells exactly when.
+	ended := make(chan struct{})
+	go func() { p.exit(); close(ended) }()
+	for done := false; !done; {
+		p.Process.Signal(os.Interrupt)
+		select {
+		case <-ended:
+			done = true
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	if status, ok := p.ProcessState.Sys().(syscall.WaitStatus); !ok || !status.Signaled() {
+		t.Errorf("it has not ended by the signal: %v", p.ProcessState)
+	}
+}
+
+// With no descriptor left the room goes on, and newcomers get in once some are free.
+func TestNoDescriptorLeft(t *testing.T) {
+	p := start(t, "sh", "-c", `ulimit -n 40 && exec "$0" -addr 127.0.0.1:0`, self(t))
+	addr := p.waitFor(t, `listening on (\S+)`)
+	ada, bob := dial(t, addr), dial(t, addr)
+	var crowd []net.Conn
+	for range 60 {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		crowd = append(crowd, conn)
+	}
+	p.waitFor(t, "too many open files")
+	if err := ada.WriteMessage(websocket.TextMessage, []byte("crowded")); err != nil {
+		t.Fatal(err)
+	}
+	for _, conn := range []*websocket.Conn{ada, bob} {
+		if _, text, err := conn.ReadMessage(); string(text) != "crowded" {
+			t.Errorf("%q, %v", text, err)
+		}
+	}
+	for _, conn := range crowd {
+		conn.Close()
+	}
+	late := dial(t, addr)
+	if err := late.WriteMessage(websocket.TextMessage, []byte("at last")); err != nil {
+		t.Fatal(err)
+	}
+	if _, text, err := ada.ReadMessage(); string(text) != "at last" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
