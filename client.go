@@ -1,11 +1,18 @@
 package main
 
 import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -36,9 +43,12 @@ const (
 // closes send, and writePump says goodbye. When writing ends, writePump closes
 // the connection, and reading fails.
 type Client struct {
-	hub  *Hub
-	conn *websocket.Conn
-	name string // as all see it; "" for one who gave none
+	hub   *Hub
+	conn  *websocket.Conn
+	wire  wire
+	name  string   // "" for one who gave none
+	from  string   // tells apart people of one name
+	after position // where it left off
 
 	send   chan *batch   // closed by the hub, and only by the hub
 	gone   chan struct{} // closed by the hub together with send, for readPump
@@ -88,13 +98,19 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 	}
 	conn.SetCompressionLevel(0) // none was agreed on; so a prepared frame is framed once for all
 
+	query := r.URL.Query()
 	c := &Client{
-		hub:  s.hub,
-		conn: conn,
-		name: cleanName(r.URL.Query().Get("name")),
-		send: make(chan *batch, queueSize),
-		gone: make(chan struct{}),
-		deaf: make(chan struct{}),
+		hub:   s.hub,
+		conn:  conn,
+		name:  cleanName(query.Get("name")),
+		from:  s.from(query.Get("key")),
+		after: parsePosition(query.Get("after")),
+		send:  make(chan *batch, queueSize),
+		gone:  make(chan struct{}),
+		deaf:  make(chan struct{}),
+	}
+	if conn.Subprotocol() == subprotocol {
+		c.wire = chatV1
 	}
 	if s.rate > 0 {
 		c.interval = time.Duration(float64(time.Second) / s.rate)
@@ -107,6 +123,41 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 		c.writePump()
 		leave()
 	}()
+}
+
+// from returns what tells the holder of a key from others of the same name. It gives
+// nothing of the key away, and stays the same until the server stops.
+func (s *server) from(key string) string {
+	var sum [8]byte
+	if key == "" {
+		rand.Read(sum[:])
+	} else {
+		mac := hmac.New(sha256.New, s.secret[:])
+		mac.Write([]byte(key))
+		copy(sum[:], mac.Sum(nil))
+	}
+	return hex.EncodeToString(sum[:])
+}
+
+// A position is the id of the last message that a client has seen.
+type position int64
+
+const (
+	unset   position = -1            // it has seen none
+	unknown position = math.MaxInt64 // it has, but not here
+)
+
+// parsePosition reads what a client says of where it left off. What it cannot read
+// is a position that is not known here.
+func parsePosition(after string) position {
+	if after == "" {
+		return unset
+	}
+	id, err := strconv.ParseInt(after, 10, 64)
+	if err != nil || id < 0 {
+		return unknown
+	}
+	return position(id)
 }
 
 // refuse answers a handshake that the library does not accept.
@@ -128,6 +179,14 @@ func (c *Client) dismiss(e ending) {
 	close(c.gone)
 	close(c.send)
 	time.AfterFunc(closeWait, func() { c.conn.Close() }) // whatever the pumps are doing then
+}
+
+// shownName is what chat.v1 clients see of the name.
+func (c *Client) shownName() string {
+	if c.name == "" {
+		return "guest"
+	}
+	return c.name
 }
 
 // String names the client in the log.
@@ -200,41 +259,48 @@ func (c *Client) listen() ending {
 		}
 		c.conn.SetReadDeadline(time.Now().Add(pongWait)) // to have it whole
 		c.partial = true
-		text, err := readText(r)
-		if err != nil {
-			return endingFor(err)
+		m, bad := c.read(r)
+		if bad != nil {
+			return *bad
 		}
 		c.partial = false
-		if len(text) > maxText {
-			return tooLong
-		}
-		if !utf8.ValidString(text) {
-			return ending{websocket.CloseInvalidFramePayloadData, "text must be UTF-8", true}
-		}
 		if err := c.pace(); err != nil {
 			return endingFor(err)
 		}
-		if text = cleanText(text); text == "" {
-			continue
-		}
-		if !offer(c.hub, c.hub.broadcast, message{c, text}) {
+		if m.text != "" && !offer(c.hub, c.hub.broadcast, m) {
 			return stopping
 		}
 	}
 }
 
-var textBuffers = sync.Pool{New: func() any { return new([maxText + 1]byte) }}
+var readBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// readText returns a message, or its first maxText+1 bytes: however long its
-// frames say it is, nothing is allocated for more.
-func readText(r io.Reader) (string, error) {
-	buf := textBuffers.Get().(*[maxText + 1]byte)
-	defer textBuffers.Put(buf)
-	n, err := io.ReadFull(r, buf[:])
-	if err == io.EOF || err == io.ErrUnexpectedEOF { // the message's end; the line's end is a CloseError
-		err = nil
+// read reads a message to its end and checks it. However long its frames say it is,
+// no more is allocated than has come. When it is not as it should be, the ending says why.
+func (c *Client) read(r io.Reader) (message, *ending) {
+	limit := maxText
+	if c.wire == chatV1 {
+		limit = maxSaid
 	}
-	return string(buf[:n]), err
+	buf := readBuffers.Get().(*bytes.Buffer)
+	defer readBuffers.Put(buf)
+	buf.Reset()
+	if _, err := buf.ReadFrom(io.LimitReader(r, int64(limit)+1)); err != nil {
+		e := endingFor(err)
+		return message{}, &e
+	}
+	frame := buf.Bytes()
+	if len(frame) > limit {
+		return message{}, &tooLong
+	}
+	if !utf8.Valid(frame) {
+		return message{}, &ending{websocket.CloseInvalidFramePayloadData, "text must be UTF-8", true}
+	}
+	if c.wire == classic {
+		return message{from: c, text: cleanText(string(frame))}, nil
+	}
+	s, bad := readSaid(frame)
+	return message{from: c, text: cleanText(s.Text), ref: s.Ref}, bad
 }
 
 // endingFor says how to end a connection from which reading gave err.
@@ -324,8 +390,6 @@ func (c *Client) linger() {
 	}
 }
 
-var frames = sync.Pool{New: func() any { return new([maxFrame]byte) }}
-
 // deliver writes batches to the peer, several in one frame when several wait. It
 // returns nil when the hub has closed the queue and it is empty.
 func (c *Client) deliver() error {
@@ -341,14 +405,10 @@ func (c *Client) deliver() error {
 		}
 		c.conn.SetWriteDeadline(time.Now().Add(writeWait))
 		var err error
-		if b.text == nil || len(c.send) == 0 {
-			err = c.conn.WritePreparedMessage(b.frame)
+		if s := b.spelled[c.wire]; s.frame != nil && (s.text == nil || len(c.send) == 0) {
+			err = c.conn.WritePreparedMessage(s.frame)
 		} else {
-			buf := frames.Get().(*[maxFrame]byte)
-			var text []byte
-			text, next = c.join(append(buf[:0], b.text...))
-			err = c.conn.WriteMessage(websocket.TextMessage, text)
-			frames.Put(buf)
+			next, err = c.deliverJoined(b)
 		}
 		if err != nil {
 			if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
@@ -359,21 +419,36 @@ func (c *Client) deliver() error {
 	}
 }
 
-// join adds to text what waits in the queue and fits into a frame with it. It
-// returns the first batch that does not, or nil.
-func (c *Client) join(text []byte) ([]byte, *batch) {
-	for {
-		select {
-		case b, ok := <-c.send:
-			if !ok {
-				return text, nil
+var frames = sync.Pool{New: func() any { return new([maxFrame]byte) }}
+
+// deliverJoined writes a batch, with what it replays, and with what waits in the queue
+// and fits into a frame with it. It returns the first batch that does not, or nil.
+func (c *Client) deliverJoined(b *batch) (next *batch, err error) {
+	buf := frames.Get().(*[maxFrame]byte)
+	defer frames.Put(buf)
+	text := append(buf[:0], b.spelled[c.wire].text...)
+	for _, k := range b.replay {
+		if len(text)+1+len(k.line) > maxFrame {
+			if err := c.conn.WriteMessage(websocket.TextMessage, text); err != nil {
+				return nil, err
 			}
-			if b.text == nil || len(text)+1+len(b.text) > maxFrame {
-				return text, b
-			}
-			text = append(append(text, '\n'), b.text...)
-		default:
-			return text, nil
+			c.conn.SetWriteDeadline(time.Now().Add(writeWait))
+			text = append(buf[:0], k.line...)
+			continue
+		}
+		text = append(append(text, '\n'), k.line...)
+	}
+	for len(c.send) > 0 && next == nil {
+		b, ok := <-c.send
+		if !ok {
+			break
+		}
+		more := b.spelled[c.wire].text
+		if more == nil || len(text)+1+len(more) > maxFrame {
+			next = b
+		} else {
+			text = append(append(text, '\n'), more...)
 		}
 	}
+	return next, c.conn.WriteMessage(websocket.TextMessage, text)
 }

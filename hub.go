@@ -2,8 +2,23 @@ package main
 
 import (
 	"context"
+	"maps"
 	"runtime"
+	"slices"
+	"sort"
 	"time"
+)
+
+const (
+	keptMessages = 500        // what a hub keeps of what was said, at most
+	keptBytes    = 128 * 1024 // and as spelled
+	newcomerGets = 50         // of those, who does not say where it left off
+
+	namesShown   = 50               // people up to whom all are named
+	onlinePause  = time.Second      // between two tellings of who is here
+	crowd        = 1000             // people above whom
+	crowdedPause = 10 * time.Second // it is this, so that ten thousand arriving do not make a storm
+	onlineBeat   = 30 * time.Second // without any change, so that a page can tell a dead line
 )
 
 // Hub is the room. One goroutine, run, owns everything under "owned by run";
@@ -17,15 +32,27 @@ type Hub struct {
 	journal *journal
 
 	// owned by run
-	clients map[*Client]bool
-	text    []byte // the batch being gathered, as the classic wire spells it
-	line    []byte // scratch: one message, spelled
+	clients   map[*Client]bool
+	speaking  [wires]int           // how many clients there are on each wire
+	people    map[string]*presence // those clients' users, by from
+	history   *history
+	text      [wires][]byte // the batch being gathered, on those wires that somebody speaks
+	line      []byte        // scratch: one message on the classic wire
+	changed   bool          // people, since
+	announced time.Time     // when it was last told who is here
+	pinged    time.Time     // when all were last pinged
 }
 
 // A departure is a client that goes, and how its connection ends.
 type departure struct {
 	client *Client
 	ending ending
+}
+
+// A presence is somebody who is here, with any number of tabs.
+type presence struct {
+	name string // as given last
+	tabs int
 }
 
 func newHub(j *journal) *Hub {
@@ -36,6 +63,8 @@ func newHub(j *journal) *Hub {
 		stopped:    make(chan struct{}),
 		journal:    j,
 		clients:    make(map[*Client]bool),
+		people:     make(map[string]*presence),
+		history:    newHistory(time.Now()),
 	}
 }
 
@@ -53,12 +82,13 @@ func offer[T any](h *Hub, ch chan<- T, v T) bool {
 // been said so far and is let go. Pumps outlive it: they still have that to write.
 func (h *Hub) run(ctx context.Context) {
 	defer close(h.stopped)
-	pings := time.NewTicker(pingPeriod)
-	defer pings.Stop()
+	h.announced, h.pinged = time.Now(), time.Now()
+	ticks := time.NewTicker(onlinePause)
+	defer ticks.Stop()
 	for {
 		select {
 		case client := <-h.register:
-			h.clients[client] = true
+			h.admit(client)
 		case d := <-h.unregister:
 			h.sayWaiting() // what it said before it went counts
 			h.drop(d.client, d.ending)
@@ -66,13 +96,8 @@ func (h *Hub) run(ctx context.Context) {
 			runtime.Gosched() // whoever is about to speak does it now, and shares the batch
 			h.gather(m)
 			h.sayWaiting()
-		case <-pings.C:
-			for client := range h.clients {
-				select {
-				case client.send <- ping:
-				default: // it is not idle
-				}
-			}
+		case now := <-ticks.C:
+			h.tick(now)
 		case <-ctx.Done():
 			h.sayWaiting()
 			for client := range h.clients {
@@ -83,6 +108,30 @@ func (h *Hub) run(ctx context.Context) {
 	}
 }
 
+// admit lets a client in. One on chat.v1 is told in the same turn where it is and
+// what was said, so that there is neither a gap before what is said next nor an overlap.
+func (h *Hub) admit(c *Client) {
+	h.clients[c] = true
+	h.speaking[c.wire]++
+	p := h.people[c.from]
+	if p == nil {
+		p = new(presence)
+		h.people[c.from] = p
+	}
+	p.name = c.shownName()
+	p.tabs++
+	h.changed = true
+	if c.wire == classic {
+		return
+	}
+	replay, missed := h.history.since(c.after)
+	text := spell(hello{"hello", "", c.shownName(), c.from, maxText, h.history.last, missed})
+	text = append(append(text, '\n'), h.online()...)
+	b := &batch{replay: replay}
+	b.spelled[chatV1].text = text
+	c.send <- b // its queue is still empty
+}
+
 // sayWaiting takes what waits on broadcast, and gives everyone all that is gathered.
 func (h *Hub) sayWaiting() {
 	for n := len(h.broadcast); n > 0; n-- {
@@ -91,42 +140,120 @@ func (h *Hub) sayWaiting() {
 	h.flush()
 }
 
-// gather adds a message to the batch, unless its sender was dropped since.
+// gather adds a message to the batch, unless its sender was dropped since. One that
+// the sender has sent before, not knowing whether it arrived, was heard by everyone
+// else: the sender alone is told again.
 func (h *Hub) gather(m message) {
 	if !h.clients[m.from] {
 		return
 	}
-	h.line = m.appendClassic(h.line[:0])
-	if len(h.text)+1+len(h.line) > maxFrame {
+	if k := h.history.marks[mark{m.from.from, m.ref}]; k != nil {
 		h.flush()
-	}
-	if len(h.text) > 0 {
-		h.text = append(h.text, '\n')
-	}
-	h.text = append(h.text, h.line...)
-}
-
-// flush gives everyone the batch gathered so far. A client whose queue is full
-// is dropped: to wait for it would be to let it decide how fast all others hear.
-func (h *Hub) flush() {
-	if len(h.text) == 0 {
+		b := new(batch)
+		b.spelled[chatV1] = newSpelling(k.line)
+		h.give(m.from, b)
 		return
 	}
-	b := newBatch(h.text)
-	h.text = h.text[:0]
-	for client := range h.clients {
-		select {
-		case client.send <- b:
-		default:
-			for len(client.send) > 0 { // it would not take them in time either
-				select {
-				case <-client.send:
-				default:
-				}
-			}
-			h.drop(client, tooSlow)
+	k := h.history.add(m, time.Now())
+	h.line = m.appendClassic(h.line[:0])
+	lines := [wires][]byte{classic: h.line, chatV1: k.line}
+	for w, line := range lines {
+		if len(h.text[w])+1+len(line) > maxFrame {
+			h.flush()
 		}
 	}
+	for w, line := range lines {
+		if h.speaking[w] == 0 {
+			continue
+		}
+		if len(h.text[w]) > 0 {
+			h.text[w] = append(h.text[w], '\n')
+		}
+		h.text[w] = append(h.text[w], line...)
+	}
+}
+
+// flush gives everyone the batch gathered so far.
+func (h *Hub) flush() {
+	b := new(batch)
+	empty := true
+	for w, text := range h.text {
+		if len(text) > 0 {
+			b.spelled[w] = newSpelling(text)
+			h.text[w] = text[:0]
+			empty = false
+		}
+	}
+	if empty {
+		return
+	}
+	for client := range h.clients {
+		h.give(client, b)
+	}
+}
+
+// give hands a client a batch. One whose queue is full is dropped: to wait for it
+// would be to let it decide how fast all others hear. It would not come to the end
+// of its queue in time either, so that is emptied.
+func (h *Hub) give(c *Client, b *batch) {
+	select {
+	case c.send <- b:
+		return
+	default:
+	}
+	for len(c.send) > 0 {
+		select {
+		case <-c.send:
+		default:
+		}
+	}
+	h.drop(c, tooSlow)
+}
+
+// remind hands a batch to those clients on a wire who have room for it: the others
+// have something better to read.
+func (h *Hub) remind(w wire, b *batch) {
+	for c := range h.clients {
+		if c.wire != w {
+			continue
+		}
+		select {
+		case c.send <- b:
+		default:
+		}
+	}
+}
+
+// tick does what is to be done from time to time.
+func (h *Hub) tick(now time.Time) {
+	if now.Sub(h.pinged) >= pingPeriod {
+		h.pinged = now
+		h.remind(classic, ping)
+		h.remind(chatV1, ping)
+	}
+	pause := onlinePause
+	if len(h.people) > crowd {
+		pause = crowdedPause
+	}
+	since := now.Sub(h.announced)
+	if h.speaking[chatV1] > 0 && (h.changed && since >= pause || since >= onlineBeat) {
+		h.announced, h.changed = now, false
+		b := new(batch)
+		b.spelled[chatV1] = newSpelling(h.online())
+		h.remind(chatV1, b)
+	}
+}
+
+// online returns who is here, spelled.
+func (h *Hub) online() []byte {
+	o := online{Type: "online", Count: len(h.people)}
+	if o.Count <= namesShown {
+		for p := range maps.Values(h.people) {
+			o.Names = append(o.Names, p.name)
+		}
+		slices.Sort(o.Names)
+	}
+	return spell(o)
 }
 
 // drop lets a client go: it is not heard from now on, and has closeWait to hear
@@ -137,8 +264,71 @@ func (h *Hub) drop(c *Client, e ending) {
 		return
 	}
 	delete(h.clients, c)
+	h.speaking[c.wire]--
+	if p := h.people[c.from]; p.tabs > 1 {
+		p.tabs--
+	} else {
+		delete(h.people, c.from)
+	}
+	h.changed = true
 	c.dismiss(e)
 	if e.ours {
 		h.journal.printf("dropped", "%s dropped: %s", c, e.reason)
 	}
+}
+
+// history is what was said last in a room. Only its hub's run uses it, but what it
+// hands out is never written to again.
+type history struct {
+	kept  []*kept        // oldest first; entries are only ever added behind its end
+	bytes int            // of all their lines
+	marks map[mark]*kept // those that have one
+	last  int64          // id of the last message
+	gone  int64          // id of the last message that is no longer kept
+}
+
+// A mark is what a sender knows its message by.
+type mark struct{ from, ref string }
+
+// newHistory returns an empty one, from whose ids one can tell that it began at now:
+// who knows of an earlier one may have missed something.
+func newHistory(now time.Time) *history {
+	return &history{marks: make(map[mark]*kept), last: now.UnixMicro(), gone: now.UnixMicro()}
+}
+
+// add keeps a message said now, and gives it the next id: the microseconds since
+// 1970, so that ids grow over a restart too, or one more than the last.
+func (h *history) add(m message, now time.Time) *kept {
+	h.last = max(h.last+1, now.UnixMicro())
+	k := m.keep(h.last, now)
+	h.kept = append(h.kept, k)
+	h.bytes += len(k.line)
+	if m.ref != "" {
+		h.marks[mark{k.from, k.ref}] = k
+	}
+	for len(h.kept) > keptMessages || h.bytes > keptBytes {
+		first := h.kept[0]
+		h.kept = h.kept[1:]
+		h.bytes -= len(first.line)
+		h.gone = first.id
+		if first.ref != "" {
+			delete(h.marks, mark{first.from, first.ref})
+		}
+	}
+	return k
+}
+
+// since returns the kept messages after an id, and whether more may have been said
+// after it than is kept. For an id not known here it is the last few, as for a newcomer.
+func (h *history) since(after position) (replay []*kept, missed bool) {
+	first := max(0, len(h.kept)-newcomerGets)
+	switch {
+	case after == unset:
+	case after > position(h.last):
+		missed = true
+	default:
+		missed = int64(after) < h.gone
+		first = sort.Search(len(h.kept), func(i int) bool { return h.kept[i].id > int64(after) })
+	}
+	return h.kept[first:len(h.kept):len(h.kept)], missed
 }

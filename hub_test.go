@@ -161,7 +161,7 @@ func TestStopsReading(t *testing.T) {
 		}
 
 		stuck.send(masked(fin|text, "am I still heard?"))
-		chat.hub.broadcast <- message{client, "nor what was on its way?"}
+		chat.hub.broadcast <- message{from: client, text: "nor what was on its way?"}
 		bob.want()
 		// It reads on, in time to be told why. It would not have come to the end of its
 		// queue, so that is not sent.
@@ -274,7 +274,7 @@ func TestFlood(t *testing.T) {
 // is to hear is in its queue.
 func member(h *Hub) *Client {
 	c := &Client{hub: h, send: make(chan *batch, queueSize), gone: make(chan struct{})}
-	h.clients[c] = true
+	h.admit(c)
 	return c
 }
 
@@ -282,10 +282,13 @@ func member(h *Hub) *Client {
 func queued(t *testing.T, c *Client) string {
 	var lines []string
 	for b := range c.send {
-		if len(b.text) > maxFrame {
-			t.Errorf("a batch of %d bytes", len(b.text))
+		if len(b.spelled[classic].text) > maxFrame {
+			t.Errorf("a batch of %d bytes", len(b.spelled[classic].text))
 		}
-		lines = append(lines, string(b.text))
+		if b.spelled[chatV1].frame != nil {
+			t.Error("framed for a wire that nobody speaks")
+		}
+		lines = append(lines, string(b.spelled[classic].text))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -301,7 +304,7 @@ func TestWhatWaitsIsSaidFirst(t *testing.T) {
 			var said []string
 			for i := range 100 {
 				said = append(said, fmt.Sprint(i, strings.Repeat(".", i*20)))
-				h.broadcast <- message{ada, said[i]}
+				h.broadcast <- message{from: ada, text: said[i]}
 			}
 			go offer(h, h.unregister, departure{ada, ending{}})
 			synctest.Wait()

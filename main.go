@@ -29,6 +29,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
@@ -172,6 +173,7 @@ type server struct {
 	origins  []string      // hosts whose pages may join; nil for any, each its own
 	rate     float64       // messages a second from one connection; 0 for no limit
 	places   chan struct{} // one taken by each connection, from before its upgrade until nothing of it is left
+	secret   [32]byte      // made at start; see from
 	upgrader websocket.Upgrader
 	journal  *journal
 	hub      *Hub
@@ -186,7 +188,9 @@ func newServer(origins []string, rate float64, maxClients int) *server {
 		journal: j,
 		hub:     newHub(j),
 	}
+	rand.Read(s.secret[:])
 	s.upgrader = websocket.Upgrader{
+		Subprotocols:     []string{subprotocol},
 		HandshakeTimeout: writeWait,
 		ReadBufferSize:   1024,
 		WriteBufferSize:  1024,

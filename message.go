@@ -1,28 +1,45 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/gorilla/websocket"
 )
 
+const subprotocol = "chat.v1" // who asks for it (RFC 6455, section 1.9) is spoken to in JSON
+
 const (
 	maxText  = 4096      // bytes of one message as received
+	maxSaid  = 32 * 1024 // bytes of the JSON around it, where an escape takes up to six for one
+	maxRef   = 64        // bytes of a sender's own mark
 	maxName  = 32        // code points of a name
-	maxFrame = 16 * 1024 // bytes of payload in one frame; some clients refuse more than twice that
+	maxFrame = 16 * 1024 // bytes of payload in one frame to a client; some refuse more than twice that
+)
+
+// A wire is one of the two ways in which clients are spoken to.
+type wire int
+
+const (
+	classic wire = iota // a text frame holds bare lines, as in the gorilla example
+	chatV1              // the subprotocol chat.v1: a text frame holds JSON objects, one a line
+	wires               // how many there are
 )
 
 // A message is one line of chat on its way to the hub.
 type message struct {
 	from *Client
 	text string // clean, not empty
+	ref  string // the sender's own mark; "" for none
 }
 
 // appendClassic appends the message as the classic wire spells it: the bare
-// text, behind the name of one who gave a name. It is at most maxText bytes
-// longer than a name, and so shorter than maxFrame.
+// text, behind the name of one who gave a name. It is at most a name longer than
+// maxText, and so shorter than maxFrame.
 func (m message) appendClassic(b []byte) []byte {
 	if m.from.name != "" {
 		b = append(b, m.from.name...)
@@ -31,24 +48,105 @@ func (m message) appendClassic(b []byte) []byte {
 	return append(b, m.text...)
 }
 
-// A batch is what the hub hands to every client at once: one pointer for all,
-// spelled and framed once. Nobody changes it after that.
+// A kept message is one that was said, as chat.v1 spells it for those who hear it
+// now and those who come later. Nobody changes it.
+type kept struct {
+	id        int64
+	from, ref string
+	line      []byte
+}
+
+// keep spells the message. The line is shorter than maxFrame, since of a clean text
+// JSON escapes only quotation marks and backslashes.
+func (m message) keep(id int64, at time.Time) *kept {
+	return &kept{id, m.from.from, m.ref, spell(struct {
+		Type string `json:"type"`
+		ID   int64  `json:"id"`
+		Time string `json:"time"`
+		From string `json:"from"`
+		Name string `json:"name"`
+		Text string `json:"text"`
+		Ref  string `json:"ref,omitempty"`
+	}{"message", id, at.UTC().Format("2006-01-02T15:04:05.000Z"), m.from.from, m.from.shownName(), m.text, m.ref})}
+}
+
+// hello is what a chat.v1 client is told first, once.
+type hello struct {
+	Type   string `json:"type"`
+	Room   string `json:"room"`
+	Name   string `json:"name"`
+	From   string `json:"from"`
+	Max    int    `json:"max"`    // bytes of text in one message
+	ID     int64  `json:"id"`     // the room's last
+	Missed bool   `json:"missed"` // more was said since then than is kept
+}
+
+// online is who is here.
+type online struct {
+	Type  string   `json:"type"`
+	Count int      `json:"count"`
+	Names []string `json:"names,omitempty"` // while they are few
+}
+
+// spell returns v as one line of JSON, without escapes for HTML: what is shown is
+// only ever set as text. It cannot fail for the types above.
+func spell(v any) []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// said is what a chat.v1 client sends.
+type said struct {
+	Text string `json:"text"`
+	Ref  string `json:"ref"`
+}
+
+// readSaid reads a chat.v1 client's frame, which must be valid UTF-8. When it is not
+// what it should be, the ending says how.
+func readSaid(frame []byte) (s said, e *ending) {
+	if !bytes.HasPrefix(bytes.TrimLeft(frame, " \t\r\n"), []byte("{")) || json.Unmarshal(frame, &s) != nil {
+		return s, &ending{websocket.ClosePolicyViolation, `a frame must be a JSON object {"text":"…","ref":"…"}`, true}
+	}
+	if len(s.Ref) > maxRef {
+		return s, &ending{websocket.ClosePolicyViolation, "a ref may have 64 bytes", true}
+	}
+	if len(s.Text) > maxText {
+		return s, &tooLong
+	}
+	return s, nil
+}
+
+// A batch is what the hub hands out, one pointer for all: lines, as each wire spells
+// them. Nobody changes it after that.
 type batch struct {
+	spelled [wires]spelling
+	replay  []*kept // for a newcomer: what was said before, behind the spelling
+}
+
+// A spelling is what a batch says on one wire, framed once for all who speak it.
+type spelling struct {
 	text  []byte // lines joined by newlines, at most maxFrame bytes; nil in a ping, which stands alone
 	frame *websocket.PreparedMessage
 }
 
-// ping is what the hub hands out when nobody may have spoken for a while.
-var ping = &batch{frame: prepare(websocket.PingMessage, nil)}
-
-// newBatch frames a copy of the text.
-func newBatch(text []byte) *batch {
-	frame := prepare(websocket.TextMessage, text)
-	return &batch{text: append([]byte(nil), text...), frame: frame}
+// newSpelling frames a copy of the text.
+func newSpelling(text []byte) spelling {
+	return spelling{bytes.Clone(text), prepare(websocket.TextMessage, text)}
 }
 
-// prepare frames a payload once for all connections. It cannot fail: it writes
-// to memory, a message type that exists.
+// ping is what the hub hands out when nobody may have spoken for a while.
+var ping = &batch{spelled: [wires]spelling{
+	{frame: prepare(websocket.PingMessage, nil)},
+	{frame: prepare(websocket.PingMessage, nil)},
+}}
+
+// prepare frames a payload once for all connections. It cannot fail: it writes to
+// memory, a message type that exists.
 func prepare(messageType int, payload []byte) *websocket.PreparedMessage {
 	frame, err := websocket.NewPreparedMessage(messageType, payload)
 	if err != nil {

@@ -55,7 +55,7 @@ func TestAppendClassic(t *testing.T) {
 		{"Ada", "hello", "Ada: hello"},
 		{"", "Ada: hello", "Ada: hello"}, // names are labels, not identities
 	} {
-		m := message{&Client{name: said.name}, said.text}
+		m := message{from: &Client{name: said.name}, text: said.text}
 		if got := string(m.appendClassic([]byte("before "))); got != "before "+said.want {
 			t.Errorf("%q", got)
 		}
