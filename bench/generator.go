@@ -1,0 +1,560 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// generator is the crowd: all clients of one run, in one goroutine around one epoll
+// instance. It must cost much less than the server, so a client is a descriptor, a
+// parser and a position in the record, and reads are large.
+type generator struct {
+	order
+	epoll   int
+	timer   int // ticks when the next line is due, at a fixed rate
+	clients []*client
+	events  [256]syscall.EpollEvent
+	buf     []byte // for reading
+	out     []byte // for writing
+
+	record     *record
+	speakers   []*client // some of the clients
+	talking    bool      // they answer their own lines with the next
+	joined     int       // clients let in so far
+	thrownOut  int
+	deliveries int // lines heard, all clients together
+
+	// at a fixed rate
+	start     time.Time // when line 0 is due; zero when nothing is
+	due       int       // the next line to say
+	latencies []time.Duration
+}
+
+type client struct {
+	fd      int
+	joined  bool
+	gone    bool
+	head    []byte // of the server's answer to the upgrade request, until it is whole
+	frames  parser
+	ear     ear
+	speaker int // -1 for one who only listens
+	back    int // a speaker's own lines that it has heard
+	sampled bool
+}
+
+const (
+	handshakes  = 64               // under way at a time: less than any backlog
+	sampleEvery = 10               // clients, of which one takes the time of what it hears
+	joinLimit   = 60 * time.Second // for all to be let in
+	drainLimit  = 60 * time.Second // for the last line to reach everyone
+	timerEvent  = -1
+)
+
+// generate puts one server under one load. A fault of the server is in the result; an
+// error is ours.
+func generate(o order) (result, error) {
+	g := &generator{
+		order:  o,
+		timer:  -1,
+		record: newRecord(o.Protocol, o.Speakers),
+		buf:    make([]byte, 256<<10),
+	}
+	var err error
+	if g.epoll, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
+		return result{}, os.NewSyscallError("epoll_create1", err)
+	}
+	defer g.close()
+
+	var r result
+	err = g.measure(&r)
+	r.ThrownOut = g.thrownOut
+	var f fault
+	switch {
+	case errors.As(err, &f):
+		r.Fault = f.Error()
+	case err == errProtocol:
+		r.NoProtocol = true
+	case err != nil:
+		return result{}, err
+	}
+	return r, nil
+}
+
+func (g *generator) close() {
+	for _, c := range g.clients {
+		g.leave(c)
+	}
+	if g.timer >= 0 {
+		syscall.Close(g.timer)
+	}
+	syscall.Close(g.epoll)
+}
+
+// measure is one run: all come in, the room settles, some speak, and at the end
+// everyone must have heard everything.
+func (g *generator) measure(r *result) error {
+	if err := g.arrive(r); err != nil {
+		return err
+	}
+	if g.Speakers > 0 {
+		if err := g.converse(r); err != nil {
+			return err
+		}
+	}
+	return g.check()
+}
+
+// arrive measures what it takes the server to let all in, and to have them.
+func (g *generator) arrive(r *result) error {
+	memory, err := residentMemory(g.PID)
+	if err != nil {
+		return err
+	}
+	before, err := g.now()
+	if err != nil {
+		return err
+	}
+	if err := g.join(); err != nil {
+		return err
+	}
+	r.Joined = g.joined
+	r.JoinTime = time.Since(before.time)
+	if err := g.listen(g.Settle / 4); err != nil { // while the server finishes with the last ones
+		return err
+	}
+	after, err := g.now()
+	if err != nil {
+		return err
+	}
+	r.JoinCPU = after.cpu - before.cpu
+	if err := g.listen(g.Settle - g.Settle/4); err != nil {
+		return err
+	}
+	settled, err := residentMemory(g.PID)
+	r.Memory = settled - memory
+	return err
+}
+
+// converse measures what it takes the server to pass on what the speakers say.
+func (g *generator) converse(r *result) error {
+	if err := g.talk(); err != nil {
+		return err
+	}
+	if err := g.listen(g.WarmUp); err != nil {
+		return err
+	}
+	before, err := g.now()
+	if err != nil {
+		return err
+	}
+	if err := g.listen(g.Window); err != nil {
+		return err
+	}
+	after, err := g.now()
+	if err != nil {
+		return err
+	}
+	r.Time = after.time.Sub(before.time)
+	r.Deliveries = after.deliveries - before.deliveries
+	r.CPU = after.cpu - before.cpu
+	r.OwnCPU = after.own - before.own
+
+	g.talking = false
+	if err := g.drain(); err != nil {
+		return err
+	}
+	slices.Sort(g.latencies)
+	r.P50 = percentile(g.latencies, 50)
+	r.P99 = percentile(g.latencies, 99)
+	return nil
+}
+
+// A moment is what the clocks and counters show at one time.
+type moment struct {
+	time       time.Time
+	cpu, own   time.Duration // used by the server and by the generator
+	deliveries int
+}
+
+func (g *generator) now() (moment, error) {
+	cpu, err := cpuTime(g.PID)
+	if err != nil {
+		return moment{}, fault("the server is gone")
+	}
+	own, err := cpuTime(os.Getpid())
+	return moment{time.Now(), cpu, own, g.deliveries}, err
+}
+
+// join brings all clients in.
+func (g *generator) join() error {
+	addr, err := netip.ParseAddrPort(g.Addr)
+	if err != nil {
+		return err
+	}
+	request := upgradeRequest(g.Addr, g.Protocol)
+	for deadline := time.Now().Add(joinLimit); g.joined < g.Listeners; {
+		for len(g.clients) < g.Listeners && len(g.clients)-g.joined < handshakes {
+			if err := g.connect(addr, request); err != nil {
+				return err
+			}
+		}
+		if err := g.step(deadline); err != nil {
+			return err
+		}
+		if g.thrownOut > 0 {
+			return fault(fmt.Sprintf("ended a connection when %d were in", g.joined))
+		}
+		if time.Now().After(deadline) {
+			return fault(fmt.Sprintf("only %d of %d let in after %v", g.joined, g.Listeners, joinLimit))
+		}
+	}
+	return nil
+}
+
+// connect opens the next client's connection and asks for the upgrade.
+func (g *generator) connect(addr netip.AddrPort, request []byte) error {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	index := len(g.clients)
+	c := &client{fd: fd, speaker: -1, ear: ear{record: g.record}, sampled: index%sampleEvery == 0}
+	g.clients = append(g.clients, c)
+	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}); err != nil {
+		return os.NewSyscallError("connect", err)
+	}
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	if err := syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	if err := g.write(c, request); err != nil {
+		return err
+	}
+	return g.watch(fd, int32(index))
+}
+
+// watch has epoll tell of fd, by the given name, whenever something new can be read.
+func (g *generator) watch(fd int, name int32) error {
+	const edgeTriggered = 1 << 31 // syscall.EPOLLET is negative
+	event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | edgeTriggered, Fd: name}
+	return os.NewSyscallError("epoll_ctl", syscall.EpollCtl(g.epoll, syscall.EPOLL_CTL_ADD, fd, &event))
+}
+
+// listen reads what comes, for so long.
+func (g *generator) listen(d time.Duration) error {
+	for then := time.Now().Add(d); time.Now().Before(then); {
+		if err := g.step(then); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// step waits for something to read, at most until then, and reads it.
+func (g *generator) step(then time.Time) error {
+	wait := max(0, time.Until(then).Milliseconds()+1)
+	n, errno := epollWait(g.epoll, g.events[:], wait)
+	if errno == syscall.EINTR {
+		return nil
+	} else if errno != 0 {
+		return os.NewSyscallError("epoll_pwait", errno)
+	}
+	for _, event := range g.events[:n] {
+		if !g.start.IsZero() {
+			if err := g.speak(); err != nil { // also between two reads, so as not to be late
+				return err
+			}
+		}
+		if event.Fd == timerEvent {
+			var ticks [8]byte
+			syscall.Read(g.timer, ticks[:]) // the clock says how many are due
+			continue
+		}
+		ended := event.Events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0
+		if err := g.receive(g.clients[event.Fd], ended); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// receive reads all there is for a client. A short read emptied the line, unless the
+// line has ended: that takes one more to see.
+func (g *generator) receive(c *client, ended bool) error {
+	for !c.gone {
+		n, errno := transfer(syscall.SYS_READ, c.fd, g.buf)
+		switch {
+		case errno == syscall.EINTR:
+			continue
+		case errno == syscall.EAGAIN:
+			return nil
+		case errno != 0 || n == 0:
+			g.throwOut(c)
+			return nil
+		}
+		if err := g.take(c, g.buf[:n]); err != nil {
+			return err
+		}
+		if n < len(g.buf) && !ended {
+			return nil
+		}
+	}
+	return nil
+}
+
+// take handles what was read for a client.
+func (g *generator) take(c *client, data []byte) error {
+	if !c.joined {
+		c.head = append(c.head, data...)
+		end := bytes.Index(c.head, []byte("\r\n\r\n"))
+		if end < 0 {
+			return nil
+		}
+		if err := checkUpgrade(c.head[:end+2], g.Protocol); err != nil {
+			return err
+		}
+		data = c.head[end+4:]
+		c.head = nil
+		c.joined = true
+		g.joined++
+	}
+	c.frames.feed(data)
+	for c.frames.scan() {
+		switch c.frames.op {
+		case opText:
+			lines, err := c.ear.hear(c.frames.body, c.frames.end)
+			if err != nil {
+				return err
+			}
+			g.heard(c, lines)
+		case opPing:
+			if err := g.write(c, appendFrame(nil, opPong, c.frames.body)); err != nil {
+				return err
+			}
+		case opClose:
+			g.throwOut(c)
+			return nil
+		}
+	}
+	if c.frames.err != nil {
+		return c.frames.err
+	}
+	return g.answer(c)
+}
+
+// heard counts the lines that have come to a client.
+func (g *generator) heard(c *client, lines []spoken) {
+	g.deliveries += len(lines)
+	if c.speaker >= 0 {
+		for _, line := range lines {
+			if int(line.speaker) == c.speaker {
+				c.back++
+			}
+		}
+	}
+	if g.Rate > 0 && c.sampled && len(lines) > 0 {
+		now := time.Since(g.start)
+		for _, line := range lines {
+			due := dueTime(int(line.number)*g.Speakers+int(line.speaker), g.Rate)
+			if due >= g.WarmUp {
+				g.latencies = append(g.latencies, now-due)
+			}
+		}
+	}
+}
+
+// talk has the speakers begin. They stand among the listeners at equal distances.
+func (g *generator) talk() error {
+	for speaker := range g.Speakers {
+		c := g.clients[speaker*g.Listeners/g.Speakers]
+		c.speaker = speaker
+		g.speakers = append(g.speakers, c)
+	}
+	if g.Rate > 0 {
+		g.start = time.Now()
+		return g.setTimer()
+	}
+	g.talking = true
+	for _, c := range g.speakers {
+		if err := g.answer(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// answer has a speaker who waits for its own lines say as many again as have come.
+func (g *generator) answer(c *client) error {
+	if !g.talking || c.speaker < 0 || c.gone {
+		return nil
+	}
+	out := g.out[:0]
+	for g.record.said[c.speaker]-c.back < g.InFlight {
+		out = g.appendNext(out, c.speaker)
+	}
+	g.out = out
+	if len(out) == 0 {
+		return nil
+	}
+	return g.write(c, out)
+}
+
+// appendNext appends the frame with a speaker's next line.
+func (g *generator) appendNext(b []byte, speaker int) []byte {
+	var payload [128]byte
+	text := appendMessage(payload[:0], g.Protocol, speaker, g.record.said[speaker])
+	g.record.said[speaker]++
+	return appendFrame(b, opText, text)
+}
+
+// speak says what is due. The speakers take turns.
+func (g *generator) speak() error {
+	now := time.Since(g.start)
+	for {
+		due := dueTime(g.due, g.Rate)
+		if due > now || due >= g.WarmUp+g.Window {
+			return nil
+		}
+		speaker := g.due % g.Speakers
+		g.due++
+		c := g.speakers[speaker]
+		if c.gone {
+			continue
+		}
+		g.out = g.appendNext(g.out[:0], speaker)
+		if err := g.write(c, g.out); err != nil {
+			return err
+		}
+	}
+}
+
+// setTimer has a timer wake the loop for each line that becomes due.
+func (g *generator) setTimer() error {
+	const clockMonotonic = 1
+	fd, _, errno := syscall.Syscall(syscall.SYS_TIMERFD_CREATE, clockMonotonic, syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	if errno != 0 {
+		return os.NewSyscallError("timerfd_create", errno)
+	}
+	g.timer = int(fd)
+	interval := syscall.NsecToTimespec(dueTime(1, g.Rate).Nanoseconds())
+	spec := struct{ interval, first syscall.Timespec }{interval, interval}
+	if _, _, errno := syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, fd, 0, uintptr(unsafe.Pointer(&spec)), 0, 0, 0); errno != 0 {
+		return os.NewSyscallError("timerfd_settime", errno)
+	}
+	return g.watch(g.timer, timerEvent)
+}
+
+// write writes to a client's line, which has room for all that it may say.
+func (g *generator) write(c *client, data []byte) error {
+	n, errno := transfer(syscall.SYS_WRITE, c.fd, data)
+	switch {
+	case errno == 0 && n == len(data):
+		return nil
+	case errno == 0 || errno == syscall.EAGAIN:
+		return fault("the server does not read")
+	case errno == syscall.EPIPE || errno == syscall.ECONNRESET:
+		return nil // reading tells
+	}
+	return os.NewSyscallError("write", errno)
+}
+
+// throwOut is for a client whose connection the server has ended.
+func (g *generator) throwOut(c *client) {
+	g.thrownOut++
+	g.leave(c)
+}
+
+func (g *generator) leave(c *client) {
+	if !c.gone {
+		c.gone = true
+		syscall.Close(c.fd)
+	}
+}
+
+// drain listens until everyone has heard everything, or nothing more comes; and a
+// little longer, for what should not come.
+func (g *generator) drain() error {
+	const step = 20 * time.Millisecond
+	deadline := time.Now().Add(drainLimit)
+	quiet := time.Now()
+	for g.check() != nil && time.Since(quiet) < g.Patience && time.Now().Before(deadline) {
+		before := g.deliveries
+		if err := g.listen(step); err != nil {
+			return err
+		}
+		if g.deliveries > before {
+			quiet = time.Now()
+		}
+	}
+	return g.listen(step)
+}
+
+// check returns a fault unless those who stayed have heard each other, and all the same.
+func (g *generator) check() error {
+	for index, c := range g.clients {
+		if c.gone {
+			continue
+		}
+		if c.speaker >= 0 && g.record.came[c.speaker] < g.record.said[c.speaker] {
+			return fault(fmt.Sprintf("speaker %d said %d lines, but only %d came",
+				c.speaker, g.record.said[c.speaker], g.record.came[c.speaker]))
+		}
+		if c.ear.heard < len(g.record.lines) {
+			return fault(fmt.Sprintf("client %d has heard %d of %d lines", index, c.ear.heard, len(g.record.lines)))
+		}
+	}
+	return nil
+}
+
+// The loop's own system calls go past Go's scheduler, for which there is nothing to
+// schedule here: telling it of each costs a fifth of the generator's time.
+
+// transfer reads or writes buf, which is not empty.
+func transfer(trap uintptr, fd int, buf []byte) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
+	return int(n), errno
+}
+
+// epollWait waits for events, at most for so many milliseconds.
+func epollWait(epoll int, events []syscall.EpollEvent, wait int64) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(wait), 0, 0)
+	return int(n), errno
+}
+
+// cpuTime is the processor time that all threads of a process have used together, from
+// its CPU clock: see clock_getcpuclockid(3). /proc tells the same in steps of 10 ms.
+func cpuTime(pid int) (time.Duration, error) {
+	var used syscall.Timespec
+	_, _, errno := syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, uintptr(^pid<<3|2), uintptr(unsafe.Pointer(&used)), 0)
+	if errno != 0 {
+		return 0, os.NewSyscallError("clock_gettime", errno)
+	}
+	return time.Duration(used.Nano()), nil
+}
+
+// residentMemory is what a process has in memory, in bytes.
+func residentMemory(pid int) (int, error) {
+	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(statm))
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("/proc/%d/statm: %q", pid, statm)
+	}
+	pages, err := strconv.Atoi(fields[1])
+	return pages * os.Getpagesize(), err
+}

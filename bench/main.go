@@ -1,0 +1,207 @@
+// Bench puts this server and the gorilla example, whose shape it has, under the same
+// loads and prints one table of what came out.
+//
+// Usage:
+//
+//	go run ./bench [flags]
+//
+// The flags are:
+//
+//	-loads A,C,...
+//		Which loads; without the flag all of them.
+//	-rounds n
+//		How many rounds. In a round each load meets the two servers in the order
+//		A B B A, so that a machine that gets slower or faster favours neither.
+//	-seconds s
+//		How long to measure, after a warm-up.
+//	-against file
+//		Compare with this program instead of the example: another build of this
+//		server, say of the commit before.
+//
+// Each run has a fresh server process on a free port of 127.0.0.1, and the load comes
+// from a process of its own. Messages are 64 bytes. The table shows medians over the runs, and what
+// ours is of the other's. Each run's own numbers go to standard error, among them what
+// the generator used of the processor, which it shares with the server.
+//
+// The generator checks what it hears: everyone who stays gets every line, once, in
+// one order. A server that fails this shows as a fault below the table, and the
+// exit status is 1. Connections that a server ended are counted as thrown out: what
+// they missed is not a fault, and they do not come back.
+//
+// CPU time is the server process's own. What the kernel does for it in interrupts, and
+// the reader's side of each connection, is not in it. Compare numbers of one
+// machine and one table only.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// generatorCommand, as its only argument, makes a process of this program the load generator.
+const generatorCommand = "generator"
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("bench: ")
+	if len(os.Args) == 2 && os.Args[1] == generatorCommand {
+		if err := serveOrder(); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
+
+	chosen := flag.String("loads", "", "which `loads`, separated by commas; all if empty")
+	rounds := flag.Int("rounds", 2, "how many `rounds`, each of two runs a server and load")
+	seconds := flag.Float64("seconds", 4, "how many `seconds` to measure")
+	against := flag.String("against", "", "compare with this program `file`, another build of this server")
+	flag.Parse()
+	rows, err := chooseRows(*chosen)
+	switch {
+	case err != nil:
+		usageError("-loads: %v", err)
+	case *rounds < 1:
+		usageError("-rounds must be 1 or more")
+	case !(*seconds > 0 && *seconds <= 60):
+		usageError("-seconds must be more than 0, and 60 at most")
+	case flag.NArg() > 0:
+		usageError("stray argument %q", flag.Arg(0))
+	}
+
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := compare(ctx, rows, *rounds, time.Duration(*seconds*float64(time.Second)), *against); ctx.Err() != nil {
+		log.Fatal("interrupted")
+	} else if err != nil {
+		log.Fatal(err)
+	}
+}
+
+// usageError says what is wrong with the command line and exits with status 2.
+func usageError(format string, args ...any) {
+	fmt.Fprintf(flag.CommandLine.Output(), format+"\n", args...)
+	flag.Usage()
+	os.Exit(2)
+}
+
+// serveOrder is the load generator's process: an order on standard input, the result
+// on standard output.
+func serveOrder() error {
+	var o order
+	if err := json.NewDecoder(os.Stdin).Decode(&o); err != nil {
+		return err
+	}
+	r, err := generate(o)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(r)
+}
+
+// compare builds the servers, runs them under the loads that the rows need, and prints the table.
+func compare(ctx context.Context, rows []row, rounds int, window time.Duration, against string) error {
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	programs, err := build(ctx, dir, against)
+	if err != nil {
+		return err
+	}
+	results := newResults(programs, rounds, window)
+	for range rounds {
+		for _, l := range loads {
+			if !needed(rows, l.name) {
+				continue
+			}
+			o := l.order
+			o.Settle = max(o.Settle, settle)
+			o.WarmUp, o.Window, o.Patience = warmUp, window, patience
+			for _, p := range []int{ours, other, other, ours} {
+				if p == other && l.alone {
+					continue
+				}
+				r, err := run(ctx, programs[p], o)
+				if err != nil {
+					return fmt.Errorf("%s, load %s: %w", programs[p].name, l.name, err)
+				}
+				log.Printf("%-11s %-8s %v", l.name, programs[p].name, r)
+				results.add(p, l.name, r)
+			}
+		}
+	}
+	fmt.Print(results.table(rows))
+	if len(results.faults) > 0 {
+		return fmt.Errorf("%d runs with faults", len(results.faults))
+	}
+	return nil
+}
+
+const (
+	settle   = 500 * time.Millisecond // for the last one in to be registered
+	warmUp   = time.Second
+	patience = 5 * time.Second
+)
+
+// A program is a server to put under load.
+type program struct {
+	name string
+	path string
+	args []string // beside -addr
+	dir  string   // to start it in; "" is any
+}
+
+// The places of the two programs compared.
+const (
+	ours  = 0
+	other = 1
+)
+
+const example = "github.com/gorilla/websocket/examples/chat"
+
+// build makes the two programs in dir.
+func build(ctx context.Context, dir, against string) (programs [2]program, err error) {
+	root, err := goTool(ctx, "", "list", "-m", "-f", "{{.Dir}}")
+	if err != nil {
+		return programs, err
+	}
+	programs[ours] = program{name: "chat", path: filepath.Join(dir, "chat"), args: []string{"-rate", "0", "-max-clients", "15000"}}
+	if _, err := goTool(ctx, root, "build", "-o", programs[ours].path, "."); err != nil {
+		return programs, err
+	}
+	if against != "" {
+		path, err := filepath.Abs(against)
+		programs[other] = program{name: "against", path: path, args: programs[ours].args}
+		return programs, err
+	}
+	home, err := goTool(ctx, root, "list", "-f", "{{.Dir}}", example) // where its page is
+	if err != nil {
+		return programs, err
+	}
+	programs[other] = program{name: "example", path: filepath.Join(dir, "example"), dir: home}
+	_, err = goTool(ctx, root, "build", "-o", programs[other].path, example)
+	return programs, err
+}
+
+// goTool runs the go command in dir and returns what it prints.
+func goTool(ctx context.Context, dir string, args ...string) (string, error) {
+	c := exec.CommandContext(ctx, "go", args...)
+	c.Dir = dir
+	c.Stderr = os.Stderr
+	out, err := c.Output()
+	if err != nil {
+		return "", fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
