@@ -102,7 +102,7 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 	c := &Client{
 		hub:   s.hub,
 		conn:  conn,
-		name:  cleanName(query.Get("name")),
+		name:  strings.Clone(cleanName(query.Get("name"))), // which would hold on to the whole request
 		from:  s.from(query.Get("key")),
 		after: parsePosition(query.Get("after")),
 		send:  make(chan *batch, queueSize),

@@ -399,3 +399,29 @@ func TestStopIsQuick(t *testing.T) {
 		}
 	})
 }
+
+// The hub's inner loop: one line to a thousand people on each wire, whose queues are
+// emptied as fast as they fill.
+func BenchmarkBroadcast(b *testing.B) {
+	for w, name := range []string{classic: "classic", chatV1: "chat.v1"} {
+		b.Run(name, func(b *testing.B) {
+			h := newHub(newJournal())
+			members := make([]*Client, 1000)
+			for i := range members {
+				members[i] = &Client{hub: h, wire: wire(w), from: fmt.Sprint(i), send: make(chan *batch, queueSize)}
+				h.admit(members[i])
+				members[i].send = make(chan *batch, queueSize) // without the greeting
+			}
+			line := message{from: members[0], text: strings.Repeat("x", 64)}
+			b.ReportAllocs()
+			for b.Loop() {
+				h.gather(line)
+				h.flush()
+				for _, c := range members {
+					<-c.send
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(members)), "ns/delivery")
+		})
+	}
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -92,6 +93,24 @@ func FuzzCleanName(f *testing.F) {
 		}
 		if strings.Contains(clean, "  ") || strings.ContainsFunc(clean, unicode.IsControl) {
 			t.Errorf("%q does not fit on a line", clean)
+		}
+	})
+}
+
+func BenchmarkSpell(b *testing.B) {
+	m := message{from: &Client{name: "Ada", from: "0123456789abcdef"}, text: strings.Repeat("x", 64), ref: "0123456789abcdef"}
+	b.Run("classic", func(b *testing.B) {
+		b.ReportAllocs()
+		var line []byte
+		for b.Loop() {
+			line = m.appendClassic(line[:0])
+		}
+	})
+	b.Run("chat.v1", func(b *testing.B) {
+		b.ReportAllocs()
+		at := time.Now()
+		for b.Loop() {
+			m.keep(1, at)
 		}
 	})
 }
