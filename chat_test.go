@@ -245,8 +245,14 @@ const handshake = "GET /ws HTTP/1.1\r\nHost: chat.test\r\nConnection: Upgrade\r\
 // upgrade opens a connection and completes the handshake.
 func (c *chat) upgrade() *raw {
 	c.t.Helper()
+	return c.upgradeTo("/ws")
+}
+
+// upgradeTo is upgrade with a path and query of one's own.
+func (c *chat) upgradeTo(path string) *raw {
+	c.t.Helper()
 	conn := c.connect()
-	conn.send(handshake)
+	conn.send(strings.Replace(handshake, "/ws", path, 1))
 	resp, err := http.ReadResponse(conn.r, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		c.t.Fatalf("handshake: %v %v", resp, err)

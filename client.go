@@ -46,6 +46,7 @@ type Client struct {
 	hub   *Hub
 	conn  *websocket.Conn
 	wire  wire
+	room  string
 	name  string   // "" for one who gave none
 	from  string   // tells apart people of one name
 	after position // where it left off
@@ -72,24 +73,47 @@ type ending struct {
 	ours   bool
 }
 
-// serveWs lets a peer into the room, or answers why not. What stands first
-// counts: a plain GET, which gets as far as 426, tells a page why it was not let in.
+// serveWs lets a peer into a room, or answers why not. What stands first counts: a
+// plain GET, which gets as far as 426, tells a page why it was not let in.
 func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	room, ok := roomName(query.Get("room"))
+	if !ok {
+		http.Error(w, fmt.Sprintf("A room's name has up to %d letters, digits, - and _.", maxRoomName), http.StatusBadRequest)
+		return
+	}
+	full := func(what string) {
+		w.Header().Set("Retry-After", "10")
+		http.Error(w, what+" Try again in a while.", http.StatusServiceUnavailable)
+	}
 	select {
 	case s.places <- struct{}{}:
 	default:
-		w.Header().Set("Retry-After", "10")
-		http.Error(w, "The chat is full. Try again in a while.", http.StatusServiceUnavailable)
+		full("The chat is full.")
 		return
 	}
 	leave := func() { <-s.places }
-
+	if !s.rooms.admits(room) {
+		leave()
+		full("There are too many rooms.")
+		return
+	}
 	if !websocket.IsWebSocketUpgrade(r) || !r.ProtoAtLeast(1, 1) {
 		leave()
 		w.Header().Set("Connection", "Upgrade")
 		w.Header().Set("Upgrade", "websocket")
 		http.Error(w, "This address is for WebSocket connections. The page is one level up.", http.StatusUpgradeRequired)
 		return
+	}
+	hub := s.rooms.enter(room)
+	if hub == nil {
+		leave()
+		full("There are too many rooms.")
+		return
+	}
+	leave = func() {
+		s.rooms.leave(room)
+		<-s.places
 	}
 	conn, err := s.upgrader.Upgrade(w, r, nil)
 	if err != nil {
@@ -98,11 +122,11 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 	}
 	conn.SetCompressionLevel(0) // none was agreed on; so a prepared frame is framed once for all
 
-	query := r.URL.Query()
 	c := &Client{
-		hub:   s.hub,
+		hub:   hub,
 		conn:  conn,
-		name:  strings.Clone(cleanName(query.Get("name"))), // which would hold on to the whole request
+		room:  room,
+		name:  strings.Clone(cleanName(query.Get("name"))), // not a piece of the request, which it outlives
 		from:  s.from(query.Get("key")),
 		after: parsePosition(query.Get("after")),
 		send:  make(chan *batch, queueSize),

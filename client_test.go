@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -335,7 +336,10 @@ func TestHalfClosed(t *testing.T) {
 func TestJoinsAsTheHubStops(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		late := &chat{t: t, server: newServer(nil, 0, 10), network: newNetwork()}
-		close(late.hub.stopped)
+		ctx, stop := context.WithCancel(t.Context())
+		late.rooms = newRooms(ctx, late.journal)
+		stop()
+		late.rooms.running.Wait()
 		web := &http.Server{Handler: http.HandlerFunc(late.serveWs)}
 		go web.Serve(late.network)
 		defer web.Close()

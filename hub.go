@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"sort"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,9 +28,11 @@ type Hub struct {
 	register   chan *Client   // who comes in
 	unregister chan departure // who goes, and how
 	broadcast  chan message   // what is said
+	forget     chan struct{}  // all that was said
 	stopped    chan struct{}  // closed by run when it returns
 
 	journal *journal
+	spoken  atomic.Bool // something was said; set by run
 
 	// owned by run
 	clients   map[*Client]bool
@@ -60,6 +63,7 @@ func newHub(j *journal) *Hub {
 		register:   make(chan *Client),
 		unregister: make(chan departure),
 		broadcast:  make(chan message, 256), // so that those who speak at once share a batch
+		forget:     make(chan struct{}),
 		stopped:    make(chan struct{}),
 		journal:    j,
 		clients:    make(map[*Client]bool),
@@ -96,6 +100,8 @@ func (h *Hub) run(ctx context.Context) {
 			runtime.Gosched() // whoever is about to speak does it now, and shares the batch
 			h.gather(m)
 			h.sayWaiting()
+		case <-h.forget:
+			h.history = newHistory(time.Now())
 		case now := <-ticks.C:
 			h.tick(now)
 		case <-ctx.Done():
@@ -125,7 +131,7 @@ func (h *Hub) admit(c *Client) {
 		return
 	}
 	replay, missed := h.history.since(c.after)
-	text := spell(hello{"hello", "", c.shownName(), c.from, maxText, h.history.last, missed})
+	text := spell(hello{"hello", c.room, c.shownName(), c.from, maxText, h.history.last, missed})
 	text = append(append(text, '\n'), h.online()...)
 	b := &batch{replay: replay}
 	b.spelled[chatV1].text = text
@@ -155,6 +161,7 @@ func (h *Hub) gather(m message) {
 		return
 	}
 	k := h.history.add(m, time.Now())
+	h.spoken.Store(true)
 	h.line = m.appendClassic(h.line[:0])
 	lines := [wires][]byte{classic: h.line, chatV1: k.line}
 	for w, line := range lines {

@@ -139,10 +139,11 @@ func TestStopsReading(t *testing.T) {
 		log := logged(t)
 		chat := startChat(t, unlimited)
 		ada, bob := chat.join(""), chat.join("")
-		others := maps.Clone(chat.hub.clients)
+		hub := chat.rooms.named[lobby].hub
+		others := maps.Clone(hub.clients)
 		stuck := chat.upgrade()
 		var client *Client // the hub's side of it
-		for c := range chat.hub.clients {
+		for c := range hub.clients {
 			if !others[c] {
 				client = c
 			}
@@ -161,7 +162,7 @@ func TestStopsReading(t *testing.T) {
 		}
 
 		stuck.send(masked(fin|text, "am I still heard?"))
-		chat.hub.broadcast <- message{from: client, text: "nor what was on its way?"}
+		hub.broadcast <- message{from: client, text: "nor what was on its way?"}
 		bob.want()
 		// It reads on, in time to be told why. It would not have come to the end of its
 		// queue, so that is not sent.

@@ -176,17 +176,15 @@ type server struct {
 	secret   [32]byte      // made at start; see from
 	upgrader websocket.Upgrader
 	journal  *journal
-	hub      *Hub
+	rooms    *rooms // made by serve
 }
 
 func newServer(origins []string, rate float64, maxClients int) *server {
-	j := newJournal()
 	s := &server{
 		origins: origins,
 		rate:    rate,
 		places:  make(chan struct{}, maxClients),
-		journal: j,
-		hub:     newHub(j),
+		journal: newJournal(),
 	}
 	rand.Read(s.secret[:])
 	s.upgrader = websocket.Upgrader{
@@ -207,7 +205,7 @@ func newServer(origins []string, rate float64, maxClients int) *server {
 func (s *server) serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go s.hub.run(ctx)
+	s.rooms = newRooms(ctx, s.journal)
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", serveHome)
@@ -237,10 +235,10 @@ func (s *server) serve(ctx context.Context, l net.Listener) error {
 	if web.Shutdown(grace) != nil {
 		web.Close()
 	}
-	<-s.hub.stopped
 	for range cap(s.places) {
 		s.places <- struct{}{}
 	}
+	s.rooms.running.Wait()
 	return err
 }
 

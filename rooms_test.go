@@ -1,0 +1,353 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Rooms: who hears whom, and how a room begins and ends.
+
+// joinRoom lets someone into a room on the classic wire.
+func (c *chat) joinRoom(room string) *person {
+	c.t.Helper()
+	return c.join("&room=" + room)
+}
+
+func TestRoomsAreApart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada, bob, carl, dora := chat.joinRoom("team"), chat.open("room=Team"), chat.join(""), chat.open("room=other")
+		if room := bob.hello().Room; *room != "team" {
+			t.Errorf("hello names room %q", *room)
+		}
+		ada.say("in here")
+		ada.want("in here")
+		bob.want("in here")
+		carl.want()
+		dora.want()
+		carl.say("out there")
+		carl.want("out there")
+		ada.want()
+		bob.want()
+		chat.open("room=team").want("in here")
+	})
+}
+
+func TestRoomNames(t *testing.T) {
+	for asked, want := range map[string]string{
+		"":                       "",
+		"team":                   "team",
+		"Team-2_b":               "team-2_b",
+		"Übung":                  "übung",
+		"教室":                     "教室",
+		"हिन्दी":                 "हिन्दी",
+		strings.Repeat("é", 32):  strings.Repeat("é", 32),
+		strings.Repeat("é", 33):  "error",
+		"two words":              "error",
+		"a/b":                    "error",
+		"<b>":                    "error",
+		"a\n":                    "error",
+		"a\u202eb":               "error",
+		"\xff":                   "error",
+		"😀":                      "error",
+		"..":                     "error",
+		strings.Repeat("a", 1e4): "error",
+	} {
+		name, ok := roomName(asked)
+		if !ok {
+			name = "error"
+		}
+		if name != want {
+			t.Errorf("%.40q: %q, want %q", asked, name, want)
+		}
+	}
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		resp, body := chat.ask(strings.Replace(handshake, "/ws", "/ws?room=a%2Fb", 1))
+		if resp.StatusCode != http.StatusBadRequest || !strings.Contains(body, "letters") {
+			t.Errorf("%s %q", resp.Status, body)
+		}
+	})
+}
+
+// A room stays for ten minutes after the last one left, with what was said in it.
+func TestLifeOfARoom(t *testing.T) {
+	for _, name := range []string{"team", lobby} {
+		t.Run("room "+name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				chat := startChat(t)
+				visit := func(want ...string) (last int64) {
+					t.Helper()
+					tab := chat.open("room=" + name)
+					tab.want(want...)
+					last = tab.hello().ID
+					tab.conn.Close()
+					chat.wantClients(0)
+					return last
+				}
+				ada := chat.joinRoom(name)
+				ada.say("remember me")
+				ada.leave()
+				chat.wantClients(0)
+				time.Sleep(9 * time.Minute)
+				visit("remember me")
+				time.Sleep(9 * time.Minute)
+				last := visit("remember me")
+				time.Sleep(11 * time.Minute)
+				if again := visit(); again <= last {
+					t.Errorf("ids went from %d to %d", last, again)
+				}
+				back := chat.open(fmt.Sprintf("room=%s&after=%d", name, last))
+				if !back.hello().Missed {
+					t.Error("one that comes back has missed nothing?")
+				}
+			})
+		})
+	}
+}
+
+// A room in which nothing was said is let go at once, the lobby never.
+func TestEmptyRoomsGo(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		for i := range 10 {
+			chat.joinRoom(fmt.Sprint("room", i)).leave()
+			chat.join("").leave()
+		}
+		chat.wantClients(0)
+		chat.wantRooms(1)
+		ada, bob := chat.joinRoom("room"), chat.joinRoom("room")
+		ada.say("hello")
+		ada.leave()
+		bob.want("hello")
+		chat.wantRooms(2)
+		bob.leave()
+		chat.wantRooms(2)
+		room := chat.rooms.named["room"]
+		chat.rooms.expire("room", room) // set off by those who left before
+		chat.wantRooms(2)
+		time.Sleep(emptyWait)
+		chat.wantRooms(1)
+		<-room.hub.stopped
+	})
+}
+
+func (c *chat) wantRooms(n int) {
+	c.t.Helper()
+	synctest.Wait()
+	c.rooms.mu.Lock()
+	defer c.rooms.mu.Unlock()
+	if len(c.rooms.named) != n {
+		c.t.Errorf("%d rooms, want %d", len(c.rooms.named), n)
+	}
+}
+
+// One walks through two thousand rooms and says something in each: the ones that have
+// been empty longest make place, and the next person still gets in. Rooms with people
+// in them stay.
+func TestWalkThroughRooms(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada := chat.joinRoom("home")
+		ada.say("mine")
+		ada.want("mine")
+		for i := range 2000 {
+			p := chat.joinRoom(fmt.Sprint("room", i))
+			p.say("I was here")
+			p.want("I was here")
+			p.leave()
+			time.Sleep(time.Millisecond)
+		}
+		chat.wantRooms(maxRooms)
+		chat.open("room=home").want("mine")
+		chat.open("room=room1999").want("I was here")
+		chat.open("room=room1100").want("I was here")
+		chat.open("room=room0").want()
+		ada.wantHere()
+	})
+}
+
+func TestTooManyRooms(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		for i := range maxRooms - 1 {
+			chat.upgradeTo(fmt.Sprint("/ws?room=room", i))
+		}
+		for _, request := range []string{handshake, plainGet} {
+			resp, body := chat.ask(strings.Replace(request, "/ws", "/ws?room=more", 1))
+			if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "rooms") {
+				t.Errorf("%s %v %q", resp.Status, resp.Header, body)
+			}
+		}
+		chat.joinRoom("room7")
+		chat.join("")
+		chat.wantClients(maxRooms + 1)
+	})
+}
+
+// A plain GET makes no room, and takes nobody's place.
+func TestPlainGetMakesNoRoom(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		if resp, _ := chat.ask(strings.Replace(plainGet, "/ws", "/ws?room=team", 1)); resp.StatusCode != 426 {
+			t.Errorf("%s", resp.Status)
+		}
+		if resp, _ := chat.ask(strings.Replace(badKey, "/ws", "/ws?room=team", 1)); resp.StatusCode != 400 {
+			t.Errorf("%s", resp.Status)
+		}
+		chat.wantRooms(1)
+	})
+}
+
+// Everyone is told of a stop, in every room.
+func TestStopInRooms(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		people := []*person{chat.join("")}
+		for i := range 20 {
+			people = append(people, chat.joinRoom(fmt.Sprint("room", i)))
+		}
+		chat.stop()
+		chat.wantStopped()
+		for _, p := range people {
+			p.wantClosed(1001, "the server is stopping")
+		}
+	})
+}
+
+// The last one leaves as the next comes, and the ten minutes end as somebody comes:
+// all who are counted in at a time are in one hub, which runs.
+func TestOneHubPerName(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	rs := newRooms(ctx, newJournal())
+	var inside sync.Map // name -> the hub that somebody holds
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for i := range 5000 {
+				name := fmt.Sprint("room", i%3)
+				hub := rs.enter(name)
+				if held, loaded := inside.LoadOrStore(name, hub); loaded && held != hub {
+					// The other may have left since: then it must be gone.
+					rs.mu.Lock()
+					if now := rs.named[name].hub; now != hub {
+						t.Error("two hubs of one name")
+					}
+					rs.mu.Unlock()
+					inside.Store(name, hub)
+				}
+				select {
+				case <-hub.stopped:
+					t.Error("the hub has stopped")
+				default:
+				}
+				if i%7 == 0 {
+					hub.spoken.Store(true)
+				}
+				rs.leave(name)
+				if i%5 == 0 {
+					rs.mu.Lock()
+					if r := rs.named[name]; r != nil && r.users == 0 {
+						r.emptied = time.Now().Add(-emptyWait) // as if it had been ten minutes
+					}
+					r := rs.named[name]
+					rs.mu.Unlock()
+					if r != nil {
+						rs.expire(name, r)
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+	stop()
+	rs.running.Wait()
+}
+
+// Ten thousand joins, leaves and lines over fifty rooms: everyone has heard exactly what was said
+// in their room while they were there.
+func TestRandomRooms(t *testing.T) {
+	seed := rand.Uint64()
+	t.Log("seed", seed)
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t, unlimited)
+		random := rand.New(rand.NewPCG(seed, 0))
+		type visitor struct {
+			*person
+			should []string
+		}
+		rooms := make([][]*visitor, 50)
+		said := 0
+		for range 10_000 {
+			i := random.IntN(len(rooms))
+			room := &rooms[i]
+			switch action := random.IntN(10); {
+			case len(*room) == 0 || action == 0 && len(*room) < 10:
+				*room = append(*room, &visitor{person: chat.joinRoom(fmt.Sprint("room", i))})
+			case action == 1:
+				at := random.IntN(len(*room))
+				v := (*room)[at]
+				v.want(v.should...)
+				v.leave()
+				synctest.Wait()
+				*room = slices.Delete(*room, at, at+1)
+			default:
+				said++
+				line := fmt.Sprint("line ", said)
+				(*room)[random.IntN(len(*room))].say(line)
+				synctest.Wait()
+				for _, v := range *room {
+					v.should = append(v.should, line)
+				}
+			}
+		}
+		for _, room := range rooms {
+			for _, v := range room {
+				v.want(v.should...)
+			}
+		}
+		if said < 5000 {
+			t.Errorf("only %d lines", said)
+		}
+	})
+}
+
+// A thousand rooms of ten cost about what one of ten thousand does: of a room alone
+// it is a goroutine, a few channels and maps.
+func TestRoomsAreCheap(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	rs := newRooms(ctx, newJournal())
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range maxRooms - 1 {
+		rs.enter(fmt.Sprint("room", i))
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	each := int(after.HeapAlloc+after.StackInuse-before.HeapAlloc-before.StackInuse) / (maxRooms - 1)
+	if each > 32<<10 {
+		t.Errorf("a room costs %d bytes", each)
+	}
+	t.Logf("a room costs %d bytes", each)
+	for name := range maps.Clone(rs.named) {
+		if name != lobby {
+			rs.leave(name)
+		}
+	}
+	if len(rs.named) != 1 {
+		t.Errorf("%d rooms are left", len(rs.named))
+	}
+	stop()
+	rs.running.Wait()
+}
