@@ -212,7 +212,7 @@ func (p *person) leave() {
 	}
 }
 
-// clients tells how many connections the hub has.
+// wantClients fails the test unless there are n connections.
 func (c *chat) wantClients(n int) {
 	c.t.Helper()
 	synctest.Wait()
@@ -242,17 +242,22 @@ func (c *chat) connect() *raw {
 const handshake = "GET /ws HTTP/1.1\r\nHost: chat.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
+func handshakeFor(path, subprotocol string) string {
+	request := strings.Replace(handshake, "/ws", path, 1)
+	return strings.Replace(request, "\r\n\r\n", "\r\nSec-WebSocket-Protocol: "+subprotocol+"\r\n\r\n", 1)
+}
+
 // upgrade opens a connection and completes the handshake.
 func (c *chat) upgrade() *raw {
 	c.t.Helper()
-	return c.upgradeTo("/ws")
+	return c.upgradeTo("/ws", "")
 }
 
-// upgradeTo is upgrade with a path and query of one's own.
-func (c *chat) upgradeTo(path string) *raw {
+// upgradeTo is upgrade with a path and query and a subprotocol of one's own.
+func (c *chat) upgradeTo(path, subprotocol string) *raw {
 	c.t.Helper()
 	conn := c.connect()
-	conn.send(strings.Replace(handshake, "/ws", path, 1))
+	conn.send(handshakeFor(path, subprotocol))
 	resp, err := http.ReadResponse(conn.r, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		c.t.Fatalf("handshake: %v %v", resp, err)
@@ -431,11 +436,12 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// wantLogged fails the test unless the log has n lines that hold part.
-func wantLogged(t *testing.T, log string, n int, part string) {
+// wantLogged fails the test unless the log has part n times.
+func wantLogged(t *testing.T, log func() string, n int, part string) {
 	t.Helper()
-	if got := strings.Count(log, part); got != n {
-		t.Errorf("%q is %d times in the log, want %d:\n%s", part, got, n, log)
+	synctest.Wait()
+	if got := strings.Count(log(), part); got != n {
+		t.Errorf("%q is %d times in the log, want %d:\n%s", part, got, n, log())
 	}
 }
 

@@ -22,14 +22,14 @@ import (
 )
 
 const (
-	writeWait  = 10 * time.Second  // for a peer to take one frame
-	pongWait   = 60 * time.Second  // a peer silent for this long is gone
-	pingPeriod = pongWait * 9 / 10 // under pongWait, so that an answer can arrive in time
+	writeWait  = 10 * time.Second // for a peer to take one frame
+	pongWait   = 60 * time.Second // a peer silent for this long is gone
+	pingPeriod = pongWait / 2     // under pongWait by what a ping may wait in line before a slow listener, and its answer take
 
 	closeWait  = 4 * time.Second // for a client let go to take its queue and the close frame; under the five seconds of a stop
 	lingerWait = time.Second     // for its peer to hang up after that
 
-	queueSize = 256 // batches that a client may be behind; shared by all, so at most some 8 MiB in a room
+	queueSize = 256 // batches that a client may be behind, of at most 64 KiB (a text and a frame on two wires), the same for all
 
 	burst     = 10 * time.Second // what a client may say at once: as much as its rate allows in this time
 	paceAlarm = 10 * time.Second // held to its rate for this long, it is worth a line in the log
@@ -242,12 +242,14 @@ var (
 	stopping = ending{websocket.CloseGoingAway, "the server is stopping", false}
 	tooLong  = ending{websocket.CloseMessageTooBig, fmt.Sprintf("a message may have %d bytes", maxText), true}
 	tooSlow  = ending{websocket.CloseTryAgainLater, "too slow", true}
+	silent   = ending{websocket.CloseGoingAway, fmt.Sprintf("nothing heard for %v", pongWait), true}
+	halfSaid = ending{websocket.CloseGoingAway, fmt.Sprintf("a message was not whole within %v", pongWait), true}
 )
 
 // listen hands the peer's messages to the hub and returns how that came to an end.
 func (c *Client) listen() ending {
 	// A ping or a pong shows that the peer lives, but does not excuse a message
-	// that never becomes whole. It costs as much as a message.
+	// that never becomes whole. Either costs as much as a message: to read it is as much work.
 	alive := func() error {
 		if err := c.pace(); err != nil {
 			return err
@@ -264,10 +266,10 @@ func (c *Client) listen() ending {
 		}
 		// The peer has as long for a pong as for a message, and may be busy with one.
 		err := c.conn.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add(writeWait))
-		if err != nil && err != websocket.ErrCloseSent {
+		if isTimeout(err) {
 			return errUnread
 		}
-		return nil
+		return nil // if the line is broken, reading will show it
 	})
 	// writePump answers a close frame, after what is in the queue.
 	c.conn.SetCloseHandler(func(int, string) error { return nil })
@@ -311,6 +313,9 @@ func (c *Client) read(r io.Reader) (message, *ending) {
 	buf.Reset()
 	if _, err := buf.ReadFrom(io.LimitReader(r, int64(limit)+1)); err != nil {
 		e := endingFor(err)
+		if e == silent {
+			e = halfSaid
+		}
 		return message{}, &e
 	}
 	frame := buf.Bytes()
@@ -342,13 +347,19 @@ func endingFor(err error) ending {
 		return tooLong
 	case errors.Is(err, errUnread):
 		return tooSlow
-	case errors.As(err, &broken) && broken.Timeout():
-		return ending{websocket.CloseGoingAway, fmt.Sprintf("nothing heard for %v", pongWait), true}
+	case isTimeout(err):
+		return silent
 	case errors.As(err, &broken), errors.Is(err, io.EOF), errors.Is(err, errGone):
 		return ending{websocket.CloseNormalClosure, "goodbye", false}
 	}
 	// What is left is what the library calls a breach of the protocol, and has told the peer.
 	return ending{websocket.CloseProtocolError, strings.TrimPrefix(err.Error(), "websocket: "), true}
+}
+
+// isTimeout reports whether err says that a deadline has passed.
+func isTimeout(err error) bool {
+	var broken net.Error
+	return errors.As(err, &broken) && broken.Timeout()
 }
 
 // pace holds a client to its rate by pausing the pump that reads from it: nothing
@@ -392,11 +403,21 @@ func (c *Client) pace() error {
 // nothing of the client is left.
 func (c *Client) writePump() {
 	err := c.deliver()
+	select {
+	case <-c.gone:
+		if c.ending.ours {
+			c.hub.journal.printf("dropped", "%s dropped: %s", c, c.ending.reason)
+		}
+	default:
+		if isTimeout(err) {
+			c.hub.journal.printf("dropped", "%s dropped: did not take a frame within %v", c, writeWait)
+		}
+	}
 	if err == nil {
 		farewell := websocket.FormatCloseMessage(c.ending.code, c.ending.reason)
 		err = c.conn.WriteControl(websocket.CloseMessage, farewell, time.Now().Add(closeWait))
 	}
-	if err == nil || err == websocket.ErrCloseSent { // sent by the library, in answer to a breach
+	if err == nil || err == websocket.ErrCloseSent { // the library has sent its own, in answer to a breach
 		c.linger()
 	}
 	c.conn.Close()
@@ -435,9 +456,6 @@ func (c *Client) deliver() error {
 			next, err = c.deliverJoined(b)
 		}
 		if err != nil {
-			if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
-				c.hub.journal.printf("dropped", "%s dropped: took nothing for %v", c, writeWait)
-			}
 			return err
 		}
 	}
@@ -457,10 +475,12 @@ func (c *Client) deliverJoined(b *batch) (next *batch, err error) {
 				return nil, err
 			}
 			c.conn.SetWriteDeadline(time.Now().Add(writeWait))
-			text = append(buf[:0], k.line...)
-			continue
+			text = buf[:0]
 		}
-		text = append(append(text, '\n'), k.line...)
+		if len(text) > 0 {
+			text = append(text, '\n')
+		}
+		text = append(text, k.line...)
 	}
 	for len(c.send) > 0 && next == nil {
 		b, ok := <-c.send

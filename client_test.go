@@ -182,6 +182,7 @@ func TestNeverWhole(t *testing.T) {
 	} {
 		t.Run(meanwhile.what, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
+				log := logged(t)
 				chat := startChat(t)
 				ada := chat.join("")
 				begin := time.Now()
@@ -196,6 +197,7 @@ func TestNeverWhole(t *testing.T) {
 					}
 				}()
 				slow.wantClosed(1001)
+				wantLogged(t, log, 1, "a message was not whole within 1m0s")
 				if took := time.Since(begin); took < pongWait || took > pongWait+time.Second {
 					t.Errorf("ended after %v, want %v", took, pongWait)
 				}
@@ -203,6 +205,44 @@ func TestNeverWhole(t *testing.T) {
 				ada.want("and now?")
 				time.Sleep(pongWait)
 			})
+		})
+	}
+}
+
+// Silence is counted from the last whole message, and a message's time from its beginning.
+func TestSlowTalker(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada := chat.join("")
+		slow := chat.upgrade()
+		time.Sleep(50 * time.Second)
+		slow.send(masked(text, "hel"))
+		time.Sleep(50 * time.Second)
+		slow.send(masked(fin|continuation, "lo"))
+		time.Sleep(50 * time.Second)
+		slow.send(masked(fin|text, "there?"))
+		ada.want("hello", "there?")
+		chat.wantClients(2)
+	})
+}
+
+// One who listens over a slow line, all the time, is alive, though a ping must wait
+// behind what is on its way.
+func TestSlowListenerIsAlive(t *testing.T) {
+	for _, rate := range []int{10_000, 20_000, 50_000} {
+		bubble(t, func(t *testing.T) {
+			log := logged(t)
+			chat := startChat(t, unlimited)
+			ada := chat.join("")
+			chat.readSlowly(rate)
+			time.Sleep(pingPeriod - 4*time.Second)
+			for range 12 * rate / maxText { // twelve seconds' worth
+				ada.say(strings.Repeat("x", maxText))
+				synctest.Wait()
+			}
+			time.Sleep(pongWait)
+			chat.wantClients(2)
+			wantLogged(t, log, 0, "dropped")
 		})
 	}
 }
@@ -322,6 +362,38 @@ func TestPace(t *testing.T) {
 	})
 }
 
+// A ping costs as much as a message.
+func TestPacedPings(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		pinging := chat.upgrade()
+		pinging.send(strings.Repeat(masked(fin|pingFrame, ""), 1000))
+		begin := time.Now()
+		for range 150 {
+			if first, _, err := pinging.next(); first != fin|pongFrame {
+				t.Fatalf("%#x, %v", first, err)
+			}
+		}
+		if took := time.Since(begin); took != 5*time.Second {
+			t.Errorf("150 pongs took %v, want 5s: a burst of 100, then 10 a second", took)
+		}
+	})
+}
+
+// Who pings and leaves has left: nobody dropped it.
+func TestPingAndLeave(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		log := logged(t)
+		chat := startChat(t)
+		conn := chat.upgrade()
+		conn.send(masked(fin|pingFrame, "?"))
+		conn.Close()
+		chat.wantClients(0)
+		time.Sleep(time.Second)
+		wantLogged(t, log, 0, "dropped")
+	})
+}
+
 // One that only shuts its own side down still hears goodbye.
 func TestHalfClosed(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -355,6 +427,6 @@ func TestNamesAreQuotedInTheLog(t *testing.T) {
 		chat := startChat(t)
 		chat.join(`%22Ada%22%0A%1b[31m`).conn.WriteMessage(2, nil)
 		synctest.Wait()
-		wantLogged(t, log(), 1, `192.0.2.2:1234 ("\"Ada\"[31m") dropped: only text is said here`+"\n")
+		wantLogged(t, log, 1, `192.0.2.2:1234 ("\"Ada\"[31m") dropped: only text is said here`+"\n")
 	})
 }

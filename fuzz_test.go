@@ -83,8 +83,3 @@ func FuzzWire(f *testing.F) {
 		}
 	})
 }
-
-func isTimeout(err error) bool {
-	timeout, ok := err.(net.Error)
-	return ok && timeout.Timeout()
-}

@@ -155,9 +155,9 @@ func (h *Hub) gather(m message) {
 	}
 	if k := h.history.marks[mark{m.from.from, m.ref}]; k != nil {
 		h.flush()
-		b := new(batch)
-		b.spelled[chatV1] = newSpelling(k.line)
-		h.give(m.from, b)
+		if h.clients[m.from] { // and was not found too slow just now
+			h.give(m.from, &batch{replay: []*kept{k}})
+		}
 		return
 	}
 	k := h.history.add(m, time.Now())
@@ -279,9 +279,6 @@ func (h *Hub) drop(c *Client, e ending) {
 	}
 	h.changed = true
 	c.dismiss(e)
-	if e.ours {
-		h.journal.printf("dropped", "%s dropped: %s", c, e.reason)
-	}
 }
 
 // history is what was said last in a room. Only its hub's run uses it, but what it

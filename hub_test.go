@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"maps"
 	"slices"
 	"strings"
@@ -151,12 +152,11 @@ func TestStopsReading(t *testing.T) {
 
 		long := strings.Repeat("long", maxText/4)
 		lines := 0
-		for ; log() == "" && lines < 2*queueSize; lines++ {
+		for ; len(hub.clients) == 3 && lines < 2*queueSize; lines++ {
 			ada.say(long)
 			ada.want(long)
 			bob.want(long)
 		}
-		wantLogged(t, log(), 1, "192.0.2.2:1234 dropped: too slow")
 		if inFlight := chat.network.window/maxText + 1; lines < queueSize || lines > queueSize+2*inFlight {
 			t.Errorf("dropped after %d lines, want about the queue's %d", lines, queueSize)
 		}
@@ -169,6 +169,7 @@ func TestStopsReading(t *testing.T) {
 		if frames, window := stuck.wantClosed(1013), chat.network.window/maxText+1; frames > window {
 			t.Errorf("%d frames before the close frame, want %d, which were on their way", frames, window)
 		}
+		wantLogged(t, log, 1, "192.0.2.2:1234 dropped: too slow")
 		chat.wantClients(2)
 	})
 }
@@ -218,7 +219,7 @@ func TestWriteLimit(t *testing.T) {
 		chat.wantClients(2)
 		time.Sleep(time.Second)
 		chat.wantClients(1)
-		wantLogged(t, log(), 1, "192.0.2.2:1234 dropped: took nothing for 10s")
+		wantLogged(t, log, 1, "192.0.2.2:1234 dropped: did not take a frame within 10s")
 		stuck.wantGone(time.Second)
 		ada.wantHere()
 	})
@@ -255,7 +256,7 @@ func TestFlood(t *testing.T) {
 		// wait behind the flood: what it says is said, all of it and in order.
 		time.Sleep(5 * time.Minute)
 		chat.wantClients(22)
-		wantLogged(t, log(), 1, "read more slowly")
+		wantLogged(t, log, 1, "read more slowly")
 		said := 0
 		for _, line := range ada.take() {
 			if strings.HasPrefix(line, "flood ") {
@@ -378,6 +379,62 @@ func TestStopAmongTheDead(t *testing.T) {
 		chat.stop()
 		chat.wantStopped()
 		ada.wantClosed(1001, "the server is stopping")
+	})
+}
+
+// A stop does not wait for a handshake's answer to be taken.
+func TestStopDuringHandshake(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		chat.network.window = 64
+		chat.connect().send(handshake)
+		synctest.Wait()
+		chat.stop()
+		chat.wantStopped()
+	})
+}
+
+// At a stop each line gets what is queued for it, as fast as it takes it.
+func TestStopWithASlowLine(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t, unlimited)
+		ada := chat.join("")
+		slow := chat.readSlowly(100_000)
+		for i := range 80 {
+			ada.say(fmt.Sprint("n", i, ";", strings.Repeat("x", 4000)))
+			synctest.Wait()
+		}
+		chat.stop()
+		chat.wantStopped()
+		time.Sleep(time.Second)
+		for i := range 80 {
+			if slow.heard(fmt.Sprint("n", i, ";")) != 1 {
+				t.Errorf("line %d is missing", i)
+			}
+		}
+		if slow.heard("the server is stopping") != 1 {
+			t.Error("it was not told")
+		}
+	})
+}
+
+// A log that stands still, as in a terminal in which somebody selects text, holds up
+// nobody.
+func TestLogStandsStill(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		release := make(chan struct{})
+		log.SetOutput(writerFunc(func(p []byte) (int, error) { <-release; return len(p), nil }))
+		defer log.SetOutput(io.Discard)
+		chat := startChat(t)
+		ada, bob := chat.join(""), chat.join("")
+		for range 10 {
+			chat.upgrade().send(masked(fin|binaryData, ""))
+		}
+		ada.say("hello")
+		bob.want("hello")
+		time.Sleep(closeWait)
+		chat.wantClients(2)
+		close(release)
 	})
 }
 

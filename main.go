@@ -33,11 +33,9 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
-	"errors"
 	"flag"
 	"fmt"
 	"log"
-	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -52,6 +50,12 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+)
+
+const (
+	leastRate   = 0.1       // at which a burst is a single message
+	mostRate    = 1_000_000 // beyond which it is no limit
+	mostClients = 1_000_000 // far beyond a machine's ports; a stop counts to this
 )
 
 func main() {
@@ -73,20 +77,18 @@ func main() {
 	if err != nil {
 		usageError("-origin: %v", err)
 	}
-	if !(*rate >= 0 && *rate <= math.MaxInt32) { // not a number is neither
-		usageError("-rate must be 0 or more")
+	if *rate != 0 && !(*rate >= leastRate && *rate <= mostRate) { // not a number is neither
+		usageError("-rate must be from %v to %v, or 0 for no limit", leastRate, mostRate)
 	}
-	if *maxClients < 1 {
-		usageError("-max-clients must be 1 or more")
+	if *maxClients < 1 || *maxClients > mostClients {
+		usageError("-max-clients must be from 1 to %d", mostClients)
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the second signal finds nobody listening, and ends the process
 	l, err := net.Listen("tcp", *addr)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		log.Fatalf("%s is taken: stop what runs there, or take another port with -addr", *addr)
-	} else if err != nil {
-		log.Fatal(err)
+	if err != nil {
+		log.Fatalf("%v (is another chat running? -addr :8081 takes another port)", err)
 	}
 	announce(l.Addr().(*net.TCPAddr))
 	if err := newServer(hosts, *rate, *maxClients).serve(ctx, l); err != nil {
@@ -189,7 +191,7 @@ func newServer(origins []string, rate float64, maxClients int) *server {
 	rand.Read(s.secret[:])
 	s.upgrader = websocket.Upgrader{
 		Subprotocols:     []string{subprotocol},
-		HandshakeTimeout: writeWait,
+		HandshakeTimeout: time.Second, // to write an answer that any socket's buffer has room for; a stop waits for it
 		ReadBufferSize:   1024,
 		WriteBufferSize:  1024,
 		WriteBufferPool:  new(sync.Pool),
@@ -263,7 +265,7 @@ func (s *server) allows(r *http.Request) bool {
 		return true // no name server had a say in it
 	}
 	return slices.ContainsFunc(s.origins, func(listed string) bool {
-		return strings.EqualFold(listed, u.Host) || strings.EqualFold(listed, host)
+		return strings.EqualFold(listed, u.Host) || strings.EqualFold(strings.Trim(listed, "[]"), host)
 	})
 }
 
@@ -273,13 +275,15 @@ var home string
 // What a browser gets as the page, with all it needs to check it. A browser hashes
 // what it parsed, in which every line ends in LF, so that is what is served.
 var (
-	page       = strings.ReplaceAll(home, "\r\n", "\n")
+	page       = withLF(home)
 	pageETag   = `"` + digest(page) + `"`
 	pagePolicy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; img-src data:" +
 		"; connect-src 'self' ws: wss:" +
 		"; script-src 'sha256-" + digest(element("script")) + "'" +
 		"; style-src 'sha256-" + digest(element("style")) + "'"
 )
+
+func withLF(text string) string { return strings.ReplaceAll(text, "\r\n", "\n") }
 
 // element returns what stands between the tags of the page's one such element.
 func element(name string) string {
@@ -325,22 +329,31 @@ func (j *journal) printf(kind, format string, args ...any) {
 		j.left[kind]++
 		return
 	}
-	log.Printf(format, args...)
 	j.left[kind] = 0
+	go j.print(kind, fmt.Sprintf(format, args...))
+}
+
+// print prints a line and begins a second of its kind. It has a goroutine of its own,
+// one a kind at most: where the log goes, a terminal perhaps, may stand still for
+// as long as somebody selects text in it.
+func (j *journal) print(kind, line string) {
+	log.Print(line)
 	time.AfterFunc(time.Second, func() { j.next(kind) })
 }
 
-// next begins another second of a kind.
+// next ends a second of a kind.
 func (j *journal) next(kind string) {
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.left[kind] == 0 {
+	left := j.left[kind]
+	if left == 0 {
 		delete(j.left, kind)
-		return
+	} else {
+		j.left[kind] = 0
 	}
-	log.Printf("%s: %d more", kind, j.left[kind])
-	j.left[kind] = 0
-	time.AfterFunc(time.Second, func() { j.next(kind) })
+	j.mu.Unlock()
+	if left > 0 {
+		j.print(kind, fmt.Sprintf("%s: %d more", kind, left))
+	}
 }
 
 // Write logs what net/http has to say, such as that no descriptor is left.

@@ -121,16 +121,19 @@ func readSaid(frame []byte) (s said, e *ending) {
 	return s, nil
 }
 
-// A batch is what the hub hands out, one pointer for all: lines, as each wire spells
-// them. Nobody changes it after that.
+// A batch is what the hub hands out. Nobody changes it after that. It is one of
+//
+//	lines for all          a text and its frame, on each wire that somebody speaks
+//	a ping                 a frame without a text
+//	something for one      no frame: a hello and what was said before, or a message once more
 type batch struct {
 	spelled [wires]spelling
-	replay  []*kept // for a newcomer: what was said before, behind the spelling
+	replay  []*kept // behind the text
 }
 
 // A spelling is what a batch says on one wire, framed once for all who speak it.
 type spelling struct {
-	text  []byte // lines joined by newlines, at most maxFrame bytes; nil in a ping, which stands alone
+	text  []byte // lines joined by newlines, at most maxFrame bytes
 	frame *websocket.PreparedMessage
 }
 

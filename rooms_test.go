@@ -181,7 +181,7 @@ func TestTooManyRooms(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		chat := startChat(t)
 		for i := range maxRooms - 1 {
-			chat.upgradeTo(fmt.Sprint("/ws?room=room", i))
+			chat.upgradeTo(fmt.Sprint("/ws?room=room", i), "")
 		}
 		for _, request := range []string{handshake, plainGet} {
 			resp, body := chat.ask(strings.Replace(request, "/ws", "/ws?room=more", 1))

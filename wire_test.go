@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -299,8 +300,7 @@ func TestSubprotocols(t *testing.T) {
 	} {
 		bubble(t, func(t *testing.T) {
 			chat := startChat(t)
-			request := strings.Replace(handshake, "\r\n\r\n", "\r\nSec-WebSocket-Protocol: "+asked+"\r\n\r\n", 1)
-			resp, _ := chat.ask(request)
+			resp, _ := chat.ask(handshakeFor("/ws", asked))
 			if got := resp.Header.Get("Sec-WebSocket-Protocol"); resp.StatusCode != http.StatusSwitchingProtocols || got != want {
 				t.Errorf("%q is answered with %s and %q, want %q", asked, resp.Status, got, want)
 			}
@@ -502,6 +502,96 @@ func TestSaidOnce(t *testing.T) {
 	})
 }
 
+// One whose queue is full is dropped in the same turn in which it repeats itself.
+func TestRepeatOfOneTooSlow(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		h := newHub(newJournal())
+		slow := &Client{hub: h, wire: chatV1, from: "slow", send: make(chan *batch, 1), gone: make(chan struct{})}
+		h.admit(slow) // its queue is full: it has not taken the hello
+		other := member(h)
+		h.broadcast <- message{from: slow, text: "hello", ref: "r"}
+		h.broadcast <- message{from: slow, text: "hello", ref: "r"}
+		time.AfterFunc(time.Second, stop)
+		h.run(ctx)
+		if b := <-other.send; string(b.spelled[classic].text) != "hello" || <-other.send != nil {
+			t.Errorf("the other has heard %q, or something more", b.spelled[classic].text)
+		}
+		if slow.ending != tooSlow {
+			t.Errorf("it ended with %v", slow.ending)
+		}
+	})
+}
+
+// Answers to repeats are what is kept, not copies of it: those who do not read them
+// cost their queues.
+func TestRepeatsAreNotCopied(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t)
+		chat.network.window = 1 << 10
+		tabs := make([]*raw, 100)
+		for i := range tabs {
+			tabs[i] = chat.upgradeTo("/ws?key=k", "chat.v1")
+		}
+		tabs[0].send(masked(fin|text, `{"text":"`+strings.Repeat(`"`, maxText)+`","ref":"r"}`))
+		synctest.Wait()
+		runtime.GC()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for _, tab := range tabs {
+			tab.send(strings.Repeat(masked(fin|text, `{"text":"x","ref":"r"}`), 90))
+			synctest.Wait()
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / int64(len(tabs)); each > 90*maxText/4 {
+			t.Errorf("the answers to one cost %d bytes", each)
+		}
+	})
+}
+
+// One that was dropped as too slow comes back and has missed nothing.
+func TestTooSlowComesBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t, unlimited)
+		ada := chat.join("")
+		chat.network.window = 1 << 10
+		slow := chat.upgradeTo("/ws?key=k", "chat.v1")
+		var said []string
+		for i := range queueSize + 10 {
+			said = append(said, fmt.Sprint("line ", i))
+			ada.say(said[i])
+			synctest.Wait()
+		}
+		chat.wantClients(2)
+		var got []string
+		for {
+			first, payload, err := slow.next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if first == fin|closeFrame {
+				if !strings.HasSuffix(payload, "too slow") {
+					t.Errorf("closed with %q", payload)
+				}
+				break
+			}
+			for line := range strings.SplitSeq(payload, "\n") {
+				var e event
+				json.Unmarshal([]byte(line), &e)
+				if e.Type == "hello" || e.Type == "message" {
+					got = append(got, fmt.Sprint(e.ID))
+				}
+			}
+		}
+		back := chat.open("key=k&after=" + got[len(got)-1])
+		back.want(said[len(got)-1:]...)
+		if back.hello().Missed {
+			t.Error("has missed something")
+		}
+	})
+}
+
 func TestOnline(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		chat := startChat(t)
@@ -540,11 +630,17 @@ func TestOnline(t *testing.T) {
 		}
 
 		// Above fifty it is a number.
-		for range 48 {
+		for range 47 {
 			chat.join("")
 		}
 		time.Sleep(time.Second)
 		online := ada.take("online")
+		if last := online[len(online)-1]; last.Count != 50 || len(last.Names) != 50 {
+			t.Errorf("of 50 people: %+v", last)
+		}
+		chat.join("")
+		time.Sleep(time.Second)
+		online = ada.take("online")
 		if last := online[len(online)-1]; last.Count != 51 || last.Names != nil {
 			t.Errorf("of 51 people: %+v", last)
 		}
@@ -596,9 +692,7 @@ func TestManyComeBack(t *testing.T) {
 		}
 		ada.take("")
 		chat.network.window = 4 << 10
-		query := fmt.Sprintf("GET /ws?after=%d ", begin)
-		request := strings.Replace(handshake, "GET /ws ", query, 1)
-		request = strings.Replace(request, "\r\n\r\n", "\r\nSec-WebSocket-Protocol: chat.v1\r\n\r\n", 1)
+		request := handshakeFor(fmt.Sprint("/ws?after=", begin), "chat.v1")
 		const many = 500
 		runtime.GC()
 		var before, after runtime.MemStats
