@@ -13,16 +13,18 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// FuzzWire throws bytes at a live server after the handshake, as one client, while two
-// others talk: whatever happens to the one, the witness hears the other's next line,
+// FuzzWire throws bytes at a live server after the handshake, as one client on either wire, while
+// two others talk: whatever happens to the one, the witness hears the other's next line,
 // and nothing that is not a line.
 func FuzzWire(f *testing.F) {
 	for _, frame := range badFrames {
-		f.Add([]byte(frame.send))
+		f.Add("", []byte(frame.send))
 	}
 	for _, frame := range goodFrames {
-		f.Add([]byte(frame.send))
+		f.Add("", []byte(frame.send))
 	}
+	f.Add("chat.v1", []byte(masked(fin|text, `{"text":"hello","ref":"r"}`)+masked(fin|text, `{"text":"hello","ref":"r"}`)))
+	f.Add("chat.v1", []byte(masked(fin|text, `{"text":"\u2028\ud800","ref":["r"]}`)))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		f.Fatal(err)
@@ -47,14 +49,17 @@ func FuzzWire(f *testing.F) {
 	go io.Copy(io.Discard, speaker.NetConn())
 	turn := 0
 
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Fuzz(func(t *testing.T, subprotocol string, data []byte) {
+		if subprotocol != "chat.v1" {
+			subprotocol = "" // as good as any other
+		}
 		rogue, err := net.Dial("tcp", l.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer rogue.Close()
 		rogue.SetDeadline(time.Now().Add(10 * time.Second))
-		io.WriteString(rogue, handshake)
+		io.WriteString(rogue, handshakeFor("/ws", subprotocol))
 		rogue.Write(data) // an error says that it was let go before the end
 		rogue.(*net.TCPConn).CloseWrite()
 		if _, err := io.Copy(io.Discard, rogue); isTimeout(err) {
