@@ -8,8 +8,12 @@ test:
 bench:
 	go run ./bench
 
+# the page, in a real Chromium
+e2e:
+	cd e2e && go test ./...
+
 # what every change must pass
 check:
 	.ci/run
 
-.PHONY: run test bench check
+.PHONY: run test bench e2e check

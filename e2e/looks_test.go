@@ -1,0 +1,165 @@
+package e2e
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// How it looks, and whether everyone can use it.
+
+const axeVersion = "4.14.1"
+
+// axe returns the source of axe-core, which npm has fetched, now or before.
+func axe(t *testing.T) string {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	file := filepath.Join(cache, "chat-e2e", "axe-core-"+axeVersion+".js")
+	source, err := os.ReadFile(file)
+	if err == nil {
+		return string(source)
+	}
+	source, err = fetchAxe(t.TempDir())
+	if err != nil {
+		t.Fatalf("fetching axe-core %s with npm: %v", axeVersion, err)
+	}
+	// All of it or nothing: another run may be reading.
+	err = os.MkdirAll(filepath.Dir(file), 0o755)
+	if err == nil {
+		err = os.WriteFile(fmt.Sprint(file, os.Getpid()), source, 0o644)
+	}
+	if err == nil {
+		err = os.Rename(fmt.Sprint(file, os.Getpid()), file)
+	}
+	if err != nil {
+		t.Logf("axe-core is not kept: %v", err)
+	}
+	return string(source)
+}
+
+func fetchAxe(folder string) ([]byte, error) {
+	pack := exec.Command("npm", "pack", "--silent", "axe-core@"+axeVersion)
+	pack.Dir = folder
+	if out, err := pack.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%v\n%s", err, out)
+	}
+	f, err := os.Open(filepath.Join(folder, "axe-core-"+axeVersion+".tgz"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	unzipped, err := gzip.NewReader(f)
+	if err != nil {
+		return nil, err
+	}
+	for files := tar.NewReader(unzipped); ; {
+		header, err := files.Next()
+		if err != nil {
+			return nil, fmt.Errorf("axe.min.js: %v", err)
+		}
+		if header.Name == "package/axe.min.js" {
+			return io.ReadAll(files)
+		}
+	}
+}
+
+type device struct {
+	name          string
+	width, height int64
+	phone         bool
+}
+
+var devices = []device{
+	{"desk", 1024, 720, false},
+	{"phone", 390, 780, true},
+}
+
+// Axe finds nothing, whatever the page is showing.
+func TestAccessible(t *testing.T) {
+	source := axe(t)
+	chat := startChat(t)
+	ada, bob := chat.open(), chat.open()
+	look[any](ada, "(() => {"+source+"})()")
+	check := func(scene string) {
+		t.Helper()
+		for _, d := range devices {
+			for _, scheme := range []string{"light", "dark"} {
+				ada.device(d.width, d.height, d.phone, scheme)
+				ada.wantAccessible(fmt.Sprintf("%s, %s, %s", scene, d.name, scheme))
+			}
+		}
+	}
+	check("an empty room")
+
+	ada.rename("Ada")
+	bob.say("Have you read https://www.w3.org/TR/WCAG22/?")
+	ada.say("Not all of it.")
+	ada.wantState("Not all of it.", "back")
+	ada.wantNames("Ada", "guest")
+	ada.byRole("button", "2 online").click()
+	check("who is here")
+	ada.write(strings.Repeat("too long ", 500))
+	check("people talk, and one writes too much")
+
+	ada.box().selectAll()
+	ada.insert("in the tunnel")
+	ada.press("Enter")
+	ada.line.cut()
+	ada.say("still in it")
+	ada.wantStatus("no connection")
+	check("the line is cut")
+}
+
+func (p *tab) wantAccessible(scene string) {
+	p.t.Helper()
+	found := look[[]string](p, `axe.run(document).then(result => result.violations.flatMap(violation => violation.nodes.map(node =>
+		violation.id + ': ' + violation.help + ': ' + node.html + '\n\t' + node.failureSummary)))`)
+	for _, violation := range found {
+		p.t.Errorf("%s: %s", scene, violation)
+	}
+}
+
+// A conversation as the README shows it.
+func TestPictures(t *testing.T) {
+	chat := startChat(t)
+	ada, bob, eve := chat.open(), chat.open(), chat.open()
+	ada.rename("Ada")
+	bob.rename("Bob")
+	ada.wantNames("Ada", "Bob", "guest")
+	said := []struct {
+		by   *tab
+		text string
+	}{
+		{ada, "Good morning! Is the projector in room 4 working again?"},
+		{bob, "It is, I have just tried it."},
+		{bob, "The slides are at http://files.local/talk.pdf"},
+		{eve, "Then all that is missing is the cake."},
+		{ada, "On its way. I was in a tunnel, what did I miss?"},
+		{eve, "Nothing. It is all here."},
+	}
+	var texts []string
+	for _, line := range said {
+		line.by.say(line.text)
+		texts = append(texts, line.text)
+		for _, p := range []*tab{ada, bob, eve} {
+			p.wantLines(texts...)
+		}
+	}
+	if !*update {
+		return
+	}
+	for file, d := range map[string]device{"light": devices[0], "dark": devices[1]} {
+		ada.device(d.width, d.height, d.phone, file)
+		ada.want("it is drawn", "new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(() => resolve(true))))")
+		ada.must(ada.picture(filepath.Join("screenshots", file+"-"+d.name+".png")))
+	}
+}

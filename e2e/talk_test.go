@@ -1,0 +1,152 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// What people do who have come to talk.
+
+// The page opens, one types, and is in.
+func TestTwoPeopleTalk(t *testing.T) {
+	chat := startChat(t)
+	ada, bob := chat.open(), chat.open()
+
+	ada.say("hello")
+	ada.wantLines("hello")
+	ada.wantState("hello", "back")
+	bob.wantLines("hello")
+
+	bob.write("good morning")
+	bob.byRole("button", "Send").click()
+	bob.wantLines("hello", "good morning")
+	ada.wantLines("hello", "good morning")
+}
+
+func TestPastedLinesAreMessages(t *testing.T) {
+	chat := startChat(t)
+	ada, bob := chat.open(), chat.open()
+	ada.say("one\ntwo\n\nthree")
+	ada.wantLines("one", "two", "three")
+	bob.wantLines("one", "two", "three")
+}
+
+// Enter belongs to the input method while it composes.
+func TestComposingDoesNotSend(t *testing.T) {
+	chat := startChat(t)
+	ada := chat.open()
+	ada.box().focus()
+	ada.compose("にほん")
+	ada.press("Enter")
+	if got := ada.box().value(); strings.TrimSpace(got) != "にほん" {
+		t.Errorf("after Enter the box holds %q", got)
+	}
+	ada.insert("日本") // the input method's choice
+	ada.press("Enter")
+	ada.wantLines("日本")
+}
+
+func TestMarkupIsTextAndLinksAreLinks(t *testing.T) {
+	chat := startChat(t)
+	ada, bob := chat.open(), chat.open()
+	said := []string{
+		`<b>bold</b> <img src=x onerror="document.title = 'hacked'"> &amp; </p><script>document.title = 'hacked'</script>`,
+		`see https://example.org/a_(b)?c=d&e=f, or (http://example.org/).`,
+		`javascript:alert(1) data:text/html,x ftp://example.org/`,
+	}
+	ada.say(said...)
+	for _, p := range []*tab{ada, bob} {
+		p.wantLines(said...)
+		p.want("nothing in the text is an element but links", `lines().every(line => [...line.querySelectorAll('.text *')].every(e => e.matches('a')))`)
+		p.want("the title is the page's", `!document.title.includes('hacked')`)
+		p.want("two links", `JSON.stringify(all('a').map(a => a.href)) ===
+			JSON.stringify(['https://example.org/a_(b)?c=d&e=f', 'http://example.org/'])`)
+		p.want("they open on their own", `all('a').every(a => a.target === '_blank' &&
+			['noopener', 'noreferrer', 'nofollow'].every(rel => a.relList.contains(rel)))`)
+	}
+}
+
+// What is too long stays in the box; what is just not is sent.
+func TestTooLongIsRefusedBeforeSending(t *testing.T) {
+	chat := startChat(t)
+	ada, bob := chat.open(), chat.open()
+	long := strings.Repeat("é", 2049) // 4,098 bytes
+	ada.write(long)
+	ada.want("it says so", `/too long/i.test(document.body.innerText)`)
+	ada.press("Enter")
+	ada.byRole("button", "Send").click()
+	if got := ada.box().value(); got != long {
+		t.Errorf("the box holds %d bytes, want all %d", len(got), len(long))
+	}
+	ada.wantLines()
+
+	longest := strings.Repeat("é", 2048)
+	ada.box().selectAll()
+	ada.insert(longest)
+	ada.press("Enter")
+	ada.wantLines(longest)
+	bob.wantLines(longest)
+	ada.say("still here")
+	bob.wantLines(longest, "still here")
+}
+
+// A frame that is too long, sent by other means than the page's, is told why it
+// ends the connection.
+func TestTooLongByOtherMeans(t *testing.T) {
+	chat := startChat(t)
+	ada := chat.open()
+	for _, protocols := range []string{"[]", "['chat.v1']"} {
+		for _, bytes := range []int{5_000, 40_000, 1_000_000} {
+			ended := look[string](ada, fmt.Sprintf(`new Promise(resolve => {
+				const socket = new WebSocket(new URL('ws', location).href.replace(/^http/, 'ws'), %s);
+				const text = 'x'.repeat(%d);
+				socket.onopen = () => socket.send(socket.protocol ? JSON.stringify({ text }) : text);
+				socket.onclose = event => resolve(event.code + ' ' + event.reason);
+			})`, protocols, bytes))
+			if !strings.HasPrefix(ended, "1009 a message may have ") {
+				t.Errorf("%d bytes on %s end with %q", bytes, protocols, ended)
+			}
+		}
+	}
+	ada.say("still here")
+	ada.wantState("still here", "back")
+}
+
+// Who reads further up is left alone, but told what comes.
+func TestReadingFurtherUp(t *testing.T) {
+	chat := startChat(t)
+	ada := chat.open()
+	bot := chat.joinProgram("")
+	said := numbered(60, "line")
+	bot.say(said...)
+	ada.wantLines(said...)
+	ada.want("at the bottom", "fromEnd() < 8")
+
+	ada.scroll(-300)
+	ada.want("further up", "fromEnd() > 100")
+	top := look[float64](ada, "lines()[30].getBoundingClientRect().top")
+	more := numbered(5, "more")
+	bot.say(more...)
+	ada.wantLines(append(said, more...)...)
+	ada.want("the button counts", `visible(one('#jump')) && /^5 new/.test(textOf(one('#jump')))`)
+	if now := look[float64](ada, "lines()[30].getBoundingClientRect().top"); now != top {
+		t.Errorf("what was at %v is at %v", top, now)
+	}
+
+	ada.byRole("button", "5 new messages").click()
+	ada.want("at the bottom", "fromEnd() < 8 && !visible(one('#jump'))")
+	bot.say("the last")
+	ada.want("still at the bottom", "fromEnd() < 8 && texts().at(-1) === 'the last'")
+}
+
+func TestUnreadAreCountedInTheTitle(t *testing.T) {
+	chat := startChat(t)
+	ada, bob := chat.open(), chat.open()
+	title := look[string](ada, "document.title")
+	ada.hide(true)
+	bob.say("one", "two")
+	ada.want("the title counts two", "document.title.includes('(2)')")
+	ada.hide(false)
+	ada.want("the title does not count", "document.title === "+quoted(title))
+}
