@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -22,7 +23,7 @@ import (
 )
 
 const (
-	writeWait  = 10 * time.Second // for a peer to take one frame
+	writeWait  = 10 * time.Second // for a peer to take one frame; up to a second more goes unnoticed
 	pongWait   = 60 * time.Second // a peer silent for this long is gone
 	pingPeriod = pongWait / 2     // under pongWait by what a ping may wait in line before a slow listener, and its answer take
 
@@ -55,6 +56,10 @@ type Client struct {
 	gone   chan struct{} // closed by the hub together with send, for readPump
 	ending ending        // set by the hub before it closes them
 	deaf   chan struct{} // closed by readPump when it reads no more
+
+	// writing is the hub's second in which the write began that is under way; 0 when none
+	// is. The hub looks at it: a deadline would do, but costs a timer with every write.
+	writing atomic.Int64
 
 	// owned by readPump
 	interval time.Duration // between messages at full rate; 0 for no limit
@@ -241,6 +246,7 @@ var errUnread = errors.New("pong not taken")
 var (
 	stopping = ending{websocket.CloseGoingAway, "the server is stopping", false}
 	tooLong  = ending{websocket.CloseMessageTooBig, fmt.Sprintf("a message may have %d bytes", maxText), true}
+	stuck    = ending{websocket.CloseTryAgainLater, fmt.Sprintf("did not take a frame within %v", writeWait), true}
 	tooSlow  = ending{websocket.CloseTryAgainLater, "too slow", true}
 	silent   = ending{websocket.CloseGoingAway, fmt.Sprintf("nothing heard for %v", pongWait), true}
 	halfSaid = ending{websocket.CloseGoingAway, fmt.Sprintf("a message was not whole within %v", pongWait), true}
@@ -403,16 +409,6 @@ func (c *Client) pace() error {
 // nothing of the client is left.
 func (c *Client) writePump() {
 	err := c.deliver()
-	select {
-	case <-c.gone:
-		if c.ending.ours {
-			c.hub.journal.printf("dropped", "%s dropped: %s", c, c.ending.reason)
-		}
-	default:
-		if isTimeout(err) {
-			c.hub.journal.printf("dropped", "%s dropped: did not take a frame within %v", c, writeWait)
-		}
-	}
 	if err == nil {
 		farewell := websocket.FormatCloseMessage(c.ending.code, c.ending.reason)
 		err = c.conn.WriteControl(websocket.CloseMessage, farewell, time.Now().Add(closeWait))
@@ -422,6 +418,10 @@ func (c *Client) writePump() {
 	}
 	c.conn.Close()
 	<-c.deaf
+	<-c.gone // as the hub has heard from readPump, if it did not know
+	if c.ending.ours {
+		c.hub.journal.printf("dropped", "%s dropped: %s", c, c.ending.reason)
+	}
 }
 
 // linger gives the peer time to read to the end and hang up first.
@@ -448,13 +448,15 @@ func (c *Client) deliver() error {
 				return nil
 			}
 		}
-		c.conn.SetWriteDeadline(time.Now().Add(writeWait))
+		c.writing.Store(c.hub.second.Load())
 		var err error
 		if s := b.spelled[c.wire]; s.frame != nil && (s.text == nil || len(c.send) == 0) {
 			err = c.conn.WritePreparedMessage(s.frame)
 		} else {
 			next, err = c.deliverJoined(b)
 		}
+		c.writing.Store(0)
+		b.take()
 		if err != nil {
 			return err
 		}
@@ -474,7 +476,7 @@ func (c *Client) deliverJoined(b *batch) (next *batch, err error) {
 			if err := c.conn.WriteMessage(websocket.TextMessage, text); err != nil {
 				return nil, err
 			}
-			c.conn.SetWriteDeadline(time.Now().Add(writeWait))
+			c.writing.Store(c.hub.second.Load())
 			text = buf[:0]
 		}
 		if len(text) > 0 {
@@ -492,6 +494,7 @@ func (c *Client) deliverJoined(b *batch) (next *batch, err error) {
 			next = b
 		} else {
 			text = append(append(text, '\n'), more...)
+			b.take()
 		}
 	}
 	return next, c.conn.WriteMessage(websocket.TextMessage, text)

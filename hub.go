@@ -15,6 +15,8 @@ const (
 	keptBytes    = 128 * 1024 // and as spelled
 	newcomerGets = 50         // of those, who does not say where it left off
 
+	gatherWait = 10 * time.Millisecond // at most, for most to take a batch before the next is made
+
 	namesShown   = 50               // people up to whom all are named
 	onlinePause  = time.Second      // between two tellings of who is here
 	crowd        = 1000             // people above whom
@@ -32,7 +34,9 @@ type Hub struct {
 	stopped    chan struct{}  // closed by run when it returns
 
 	journal *journal
-	spoken  atomic.Bool // something was said; set by run
+	spoken  atomic.Bool   // something was said; set by run
+	second  atomic.Int64  // counted by run, from 1
+	taken   chan struct{} // most have taken the last batch
 
 	// owned by run
 	clients   map[*Client]bool
@@ -41,6 +45,8 @@ type Hub struct {
 	history   *history
 	text      [wires][]byte // the batch being gathered, on those wires that somebody speaks
 	line      []byte        // scratch: one message on the classic wire
+	giving    bool          // most have not taken the last batch yet, and
+	patience  *time.Timer   // has not run out
 	changed   bool          // people, since
 	announced time.Time     // when it was last told who is here
 	pinged    time.Time     // when all were last pinged
@@ -66,6 +72,8 @@ func newHub(j *journal) *Hub {
 		forget:     make(chan struct{}),
 		stopped:    make(chan struct{}),
 		journal:    j,
+		taken:      make(chan struct{}, 1),
+		patience:   time.NewTimer(0),
 		clients:    make(map[*Client]bool),
 		people:     make(map[string]*presence),
 		history:    newHistory(time.Now()),
@@ -87,16 +95,28 @@ func offer[T any](h *Hub, ch chan<- T, v T) bool {
 func (h *Hub) run(ctx context.Context) {
 	defer close(h.stopped)
 	h.announced, h.pinged = time.Now(), time.Now()
+	h.second.Store(1)
 	ticks := time.NewTicker(onlinePause)
 	defer ticks.Stop()
 	for {
+		// While most are still taking a batch, what is said gathers: many of those who
+		// hear it are about to answer, and one batch with all the answers costs each
+		// client one write.
+		broadcast := h.broadcast
+		if h.giving {
+			broadcast = nil
+		}
 		select {
+		case <-h.taken:
+			h.giving = false
+		case <-h.patience.C:
+			h.giving = false
 		case client := <-h.register:
 			h.admit(client)
 		case d := <-h.unregister:
 			h.sayWaiting() // what it said before it went counts
 			h.drop(d.client, d.ending)
-		case m := <-h.broadcast:
+		case m := <-broadcast:
 			runtime.Gosched() // whoever is about to speak does it now, and shares the batch
 			h.gather(m)
 			h.sayWaiting()
@@ -194,6 +214,9 @@ func (h *Hub) flush() {
 	if empty {
 		return
 	}
+	h.giving = true
+	h.patience.Reset(gatherWait)
+	b.count(len(h.clients), h.taken)
 	for client := range h.clients {
 		h.give(client, b)
 	}
@@ -233,6 +256,13 @@ func (h *Hub) remind(w wire, b *batch) {
 
 // tick does what is to be done from time to time.
 func (h *Hub) tick(now time.Time) {
+	second := h.second.Add(1)
+	for c := range h.clients {
+		if since := c.writing.Load(); since > 0 && time.Duration(second-since)*onlinePause > writeWait {
+			h.drop(c, stuck)
+			c.conn.Close() // there is no way to tell it
+		}
+	}
 	if now.Sub(h.pinged) >= pingPeriod {
 		h.pinged = now
 		h.remind(classic, ping)

@@ -217,7 +217,7 @@ func TestWriteLimit(t *testing.T) {
 		ada.say(strings.Repeat("long", maxText/4))
 		time.Sleep(writeWait - time.Second)
 		chat.wantClients(2)
-		time.Sleep(time.Second)
+		time.Sleep(2 * time.Second)
 		chat.wantClients(1)
 		wantLogged(t, log, 1, "192.0.2.2:1234 dropped: did not take a frame within 10s")
 		stuck.wantGone(time.Second)
@@ -321,6 +321,36 @@ func TestWhatWaitsIsSaidFirst(t *testing.T) {
 					t.Error("one has not heard it all")
 				}
 			}
+		})
+	}
+}
+
+// Those who do not take what they are given hold up the next batch for gatherWait and
+// no longer, whatever the last one was made for.
+func TestGatherWait(t *testing.T) {
+	for range 20 { // the hub may look at the message first, or at the departure
+		bubble(t, func(t *testing.T) {
+			ctx, stop := context.WithCancel(t.Context())
+			h := newHub(newJournal())
+			ada, bob := member(h), member(h)
+			member(h)
+			h.broadcast <- message{from: ada, text: "farewell"}
+			go offer(h, h.unregister, departure{ada, ending{}})
+			synctest.Wait()
+			go h.run(ctx)
+			synctest.Wait()
+			h.broadcast <- message{from: bob, text: "and now?"}
+			synctest.Wait()
+			if len(h.broadcast) != 1 {
+				t.Error("the hub did not wait")
+			}
+			time.Sleep(gatherWait)
+			synctest.Wait()
+			if len(h.broadcast) != 0 {
+				t.Error("the hub is still waiting")
+			}
+			stop()
+			<-h.stopped
 		})
 	}
 }

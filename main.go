@@ -192,7 +192,7 @@ func newServer(origins []string, rate float64, maxClients int) *server {
 	s.upgrader = websocket.Upgrader{
 		Subprotocols:     []string{subprotocol},
 		HandshakeTimeout: time.Second, // to write an answer that any socket's buffer has room for; a stop waits for it
-		ReadBufferSize:   1024,
+		ReadBufferSize:   512,
 		WriteBufferSize:  1024,
 		WriteBufferPool:  new(sync.Pool),
 		CheckOrigin:      s.allows,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -129,6 +130,28 @@ func readSaid(frame []byte) (s said, e *ending) {
 type batch struct {
 	spelled [wires]spelling
 	replay  []*kept // behind the text
+
+	untaken atomic.Int32    // clients that have yet to take it
+	few     int32           // of these, so few that they need not be waited for
+	taken   chan<- struct{} // told when they are no more; nil if nobody wants to know
+}
+
+// count has the batch tell taken when most of so many clients have taken it.
+func (b *batch) count(clients int, taken chan<- struct{}) {
+	b.untaken.Store(int32(clients))
+	b.few = int32(min(clients-1, 1+clients/16)) // one who does not read does not hold up the others
+	b.taken = taken
+}
+
+// take notes that one more client has taken the batch: it was written.
+func (b *batch) take() {
+	if b.taken == nil || b.untaken.Add(-1) != b.few {
+		return
+	}
+	select {
+	case b.taken <- struct{}{}:
+	default: // it was told before
+	}
 }
 
 // A spelling is what a batch says on one wire, framed once for all who speak it.

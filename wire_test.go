@@ -711,7 +711,7 @@ func TestManyComeBack(t *testing.T) {
 		ada.say("does it go on?", "")
 		ada.want("does it go on?")
 		chat.wantClients(1 + many)
-		time.Sleep(writeWait)
+		time.Sleep(writeWait + time.Second)
 		chat.wantClients(1)
 	})
 }
