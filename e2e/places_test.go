@@ -87,8 +87,10 @@ func TestFull(t *testing.T) {
 	bob.say("may I come in?")
 	bob.wantState("may I come in?", "waiting")
 
+	bob.byRole("button", "Try now").click() // it goes away as soon as a connection is there
+	bob.wantStatus("full")
 	ada.close()
-	bob.byRole("button", "Try now").click()
+	bob.wake()
 	bob.wantConnected()
 	bob.wantState("may I come in?", "back")
 }
@@ -100,8 +102,10 @@ func TestUnreachable(t *testing.T) {
 	ada.line.cut()
 	ada.wantStatus("no connection.*kept")
 	ada.want("she can try now", "visible(one('#try-now'))")
-	ada.line.mend()
 	ada.byRole("button", "Try now").click()
+	ada.wantStatus("no connection.*kept")
+	ada.line.mend()
+	ada.wake()
 	ada.wantConnected()
 	ada.want("there is nothing to try", "!visible(one('#try-now'))")
 	ada.say("here")

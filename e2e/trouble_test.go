@@ -211,7 +211,7 @@ func TestStopIsExplained(t *testing.T) {
 	ada.say("kept")
 	ada.wantState("kept", "waiting")
 	chat.startAgain()
-	ada.byRole("button", "Try now").click()
+	ada.wake()
 	ada.wantState("kept", "back")
 }
 
