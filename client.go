@@ -53,7 +53,7 @@ type Client struct {
 	after position // where it left off
 
 	send   chan *batch   // closed by the hub, and only by the hub
-	gone   chan struct{} // closed by the hub together with send, for readPump
+	gone   chan struct{} // closed by the hub together with send, which only writePump may receive from
 	ending ending        // set by the hub before it closes them
 	deaf   chan struct{} // closed by readPump when it reads no more
 

@@ -165,9 +165,8 @@ func (p *tab) wantClosed(code int) {
 	}
 }
 
-// Both wires, byte by byte: what somebody sends, and what each kind of client gets. In
-// fake time it is midnight of 2000-01-01, so ids begin there; froms are random or made from a secret, so
-// they are replaced by their first letter's owner.
+// Both wires, byte by byte: what somebody sends, and what each kind of client gets. On
+// fake time it is midnight of 2000-01-01, so ids begin there; the from is the speaker's own.
 func TestBothWires(t *testing.T) {
 	const start = 946684800000000
 	for _, row := range []struct {
