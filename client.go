@@ -435,25 +435,25 @@ func (c *Client) linger() {
 	}
 }
 
-// deliver writes batches to the peer, several in one frame when several wait. It
+// deliver writes batches to the peer, several in one frame when several wait and fit. It
 // returns nil when the hub has closed the queue and it is empty.
 func (c *Client) deliver() error {
-	var next *batch // taken from the queue, but too long for the frame before it
+	var next *batch // taken from the queue, but not with the one before it
 	for {
 		b := next
-		next = nil
 		if b == nil {
-			var ok bool
-			if b, ok = <-c.send; !ok {
-				return nil
-			}
+			b = <-c.send
 		}
+		if b == nil {
+			return nil
+		}
+		next = c.waiting()
 		c.writing.Store(c.hub.second.Load())
 		var err error
-		if s := b.spelled[c.wire]; s.frame != nil && (s.text == nil || len(c.send) == 0) {
+		if s := b.spelled[c.wire]; s.frame != nil && !fits(s.text, next, c.wire) {
 			err = c.conn.WritePreparedMessage(s.frame)
 		} else {
-			next, err = c.deliverJoined(b)
+			next, err = c.deliverJoined(b, next)
 		}
 		c.writing.Store(0)
 		b.take()
@@ -463,18 +463,37 @@ func (c *Client) deliver() error {
 	}
 }
 
+// waiting takes a batch from the queue. It returns nil if there is none.
+func (c *Client) waiting() *batch {
+	select {
+	case b := <-c.send:
+		return b
+	default:
+		return nil
+	}
+}
+
+// fits reports whether the next batch is lines that have room in a frame behind text.
+func fits(text []byte, next *batch, w wire) bool {
+	if text == nil || next == nil {
+		return false
+	}
+	more := next.spelled[w].text
+	return more != nil && len(text)+1+len(more) <= maxFrame
+}
+
 var frames = sync.Pool{New: func() any { return new([maxFrame]byte) }}
 
-// deliverJoined writes a batch, with what it replays, and with what waits in the queue
-// and fits into a frame with it. It returns the first batch that does not, or nil.
-func (c *Client) deliverJoined(b *batch) (next *batch, err error) {
+// deliverJoined writes a batch, with what it replays, and with what waits behind it, next
+// first, and fits into a frame with it. It returns the first batch that does not, or nil.
+func (c *Client) deliverJoined(b, next *batch) (*batch, error) {
 	buf := frames.Get().(*[maxFrame]byte)
 	defer frames.Put(buf)
 	text := append(buf[:0], b.spelled[c.wire].text...)
 	for _, k := range b.replay {
 		if len(text)+1+len(k.line) > maxFrame {
 			if err := c.conn.WriteMessage(websocket.TextMessage, text); err != nil {
-				return nil, err
+				return next, err
 			}
 			c.writing.Store(c.hub.second.Load())
 			text = buf[:0]
@@ -484,18 +503,10 @@ func (c *Client) deliverJoined(b *batch) (next *batch, err error) {
 		}
 		text = append(text, k.line...)
 	}
-	for len(c.send) > 0 && next == nil {
-		b, ok := <-c.send
-		if !ok {
-			break
-		}
-		more := b.spelled[c.wire].text
-		if more == nil || len(text)+1+len(more) > maxFrame {
-			next = b
-		} else {
-			text = append(append(text, '\n'), more...)
-			b.take()
-		}
+	for fits(text, next, c.wire) {
+		text = append(append(text, '\n'), next.spelled[c.wire].text...)
+		next.take()
+		next = c.waiting()
 	}
 	return next, c.conn.WriteMessage(websocket.TextMessage, text)
 }

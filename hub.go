@@ -15,7 +15,7 @@ const (
 	keptBytes    = 128 * 1024 // and as spelled
 	newcomerGets = 50         // of those, who does not say where it left off
 
-	gatherWait = 10 * time.Millisecond // at most, for most to take a batch before the next is made
+	gatherWait = 10 * time.Millisecond // at most, for most to take a batch before the next is made; and a third of that for their answers
 
 	namesShown   = 50               // people up to whom all are named
 	onlinePause  = time.Second      // between two tellings of who is here
@@ -45,8 +45,9 @@ type Hub struct {
 	history   *history
 	text      [wires][]byte // the batch being gathered, on those wires that somebody speaks
 	line      []byte        // scratch: one message on the classic wire
-	giving    bool          // most have not taken the last batch yet, and
-	patience  *time.Timer   // has not run out
+	giving    bool          // what is said gathers, until
+	patience  *time.Timer   // runs out
+	gave      time.Time     // when the last batch was made
 	changed   bool          // people, since
 	announced time.Time     // when it was last told who is here
 	pinged    time.Time     // when all were last pinged
@@ -99,16 +100,16 @@ func (h *Hub) run(ctx context.Context) {
 	ticks := time.NewTicker(onlinePause)
 	defer ticks.Stop()
 	for {
-		// While most are still taking a batch, what is said gathers: many of those who
-		// hear it are about to answer, and one batch with all the answers costs each
-		// client one write.
+		// While most are still taking a batch, and a third of that time longer, what is
+		// said gathers: many of those who hear it are about to answer, and one batch with
+		// all the answers costs each client one write.
 		broadcast := h.broadcast
 		if h.giving {
 			broadcast = nil
 		}
 		select {
 		case <-h.taken:
-			h.giving = false
+			h.patience.Reset(time.Since(h.gave) / 3)
 		case <-h.patience.C:
 			h.giving = false
 		case client := <-h.register:
@@ -215,6 +216,7 @@ func (h *Hub) flush() {
 		return
 	}
 	h.giving = true
+	h.gave = time.Now()
 	h.patience.Reset(gatherWait)
 	b.count(len(h.clients), h.taken)
 	for client := range h.clients {
