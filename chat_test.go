@@ -79,7 +79,7 @@ func startChat(t *testing.T, options ...func(*server)) *chat {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	c := &chat{server: s, t: t, network: newNetwork(), stop: stop, stopped: make(chan error, 1)}
-	go func() { c.stopped <- s.serve(ctx, c.network) }()
+	go func() { c.stopped <- s.serve(ctx, c.network, nil) }()
 	t.Cleanup(func() {
 		stop()
 		c.wantStopped()

@@ -12,6 +12,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,6 +48,7 @@ type Client struct {
 	hub   *Hub
 	conn  *websocket.Conn
 	wire  wire
+	peer  string // for the log
 	room  string
 	name  string   // "" for one who gave none
 	from  string   // tells apart people of one name
@@ -70,12 +72,12 @@ type Client struct {
 }
 
 // An ending says how a connection ends: the close frame's code (RFC 6455,
-// section 7.4.1) and reason, in words for the page to show, and whether that is
-// our doing, which makes it a line in the log.
+// section 7.4.1) and reason, in words for the page to show. When it is our doing, it
+// also makes a line in the log, and is counted as one of dropReasons.
 type ending struct {
 	code   int
 	reason string
-	ours   bool
+	drop   string // "" when it is not our doing
 }
 
 // serveWs lets a peer into a room, or answers why not. What stands first counts: a
@@ -84,27 +86,31 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	room, ok := roomName(query.Get("room"))
 	if !ok {
+		s.counters.refusals.add("room name")
 		http.Error(w, fmt.Sprintf("A room's name has up to %d letters, digits, - and _.", maxRoomName), http.StatusBadRequest)
 		return
 	}
-	full := func(what string) {
+	full := func(reason, what string) {
+		s.counters.refusals.add(reason)
+		s.journal.printf(reason, "%s refused: %s", peerOf(r), what)
 		w.Header().Set("Retry-After", "10")
 		http.Error(w, what+" Try again in a while.", http.StatusServiceUnavailable)
 	}
 	select {
 	case s.places <- struct{}{}:
 	default:
-		full("The chat is full.")
+		full("full", "The chat is full.")
 		return
 	}
 	leave := func() { <-s.places }
 	if !s.rooms.admits(room) {
 		leave()
-		full("There are too many rooms.")
+		full("rooms", "There are too many rooms.")
 		return
 	}
 	if !websocket.IsWebSocketUpgrade(r) || !r.ProtoAtLeast(1, 1) {
 		leave()
+		s.counters.refusals.add("no WebSocket")
 		w.Header().Set("Connection", "Upgrade")
 		w.Header().Set("Upgrade", "websocket")
 		http.Error(w, "This address is for WebSocket connections. The page is one level up.", http.StatusUpgradeRequired)
@@ -113,7 +119,7 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 	hub := s.rooms.enter(room)
 	if hub == nil {
 		leave()
-		full("There are too many rooms.")
+		full("rooms", "There are too many rooms.")
 		return
 	}
 	leave = func() {
@@ -130,6 +136,7 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 	c := &Client{
 		hub:   hub,
 		conn:  conn,
+		peer:  peerOf(r),
 		room:  room,
 		name:  strings.Clone(cleanName(query.Get("name"))), // not a piece of the request, which it outlives
 		from:  s.from(query.Get("key")),
@@ -141,6 +148,7 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 	if conn.Subprotocol() == subprotocol {
 		c.wire = chatV1
 	}
+	s.counters.connections[c.wire].Add(1)
 	if s.rate > 0 {
 		c.interval = time.Duration(float64(time.Second) / s.rate)
 	}
@@ -150,6 +158,7 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 	go c.readPump()
 	go func() {
 		c.writePump()
+		s.counters.left[c.wire].Add(1)
 		leave()
 	}()
 }
@@ -194,8 +203,11 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, status int, reas
 	sentence := strings.TrimPrefix(reason.Error(), "websocket: ")
 	if status == http.StatusForbidden {
 		origin := r.Header.Get("Origin")
+		s.counters.refusals.add("origin")
 		sentence = fmt.Sprintf("A page of %q may not join this chat.", origin)
-		s.journal.printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", r.RemoteAddr, origin)
+		s.journal.printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peerOf(r), origin)
+	} else {
+		s.counters.refusals.add("handshake")
 	}
 	w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455, section 4.4
 	http.Error(w, sentence, status)
@@ -221,9 +233,22 @@ func (c *Client) shownName() string {
 // String names the client in the log.
 func (c *Client) String() string {
 	if c.name == "" {
-		return c.conn.RemoteAddr().String()
+		return c.peer
 	}
-	return fmt.Sprintf("%s (%q)", c.conn.RemoteAddr(), c.name)
+	return fmt.Sprintf("%s (%q)", c.peer, c.name)
+}
+
+// peerOf names a request's peer in the log: its address and, where that is a proxy on
+// this machine, the address that the proxy says it asks for. Nothing is decided by that.
+func peerOf(r *http.Request) string {
+	addr, err := netip.ParseAddrPort(r.RemoteAddr)
+	lines := r.Header["X-Forwarded-For"]
+	if err != nil || !addr.Addr().Unmap().IsLoopback() || len(lines) == 0 {
+		return r.RemoteAddr
+	}
+	last := lines[len(lines)-1]
+	last = strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:])
+	return fmt.Sprintf("%s for %.60q", r.RemoteAddr, last)
 }
 
 // readPump brings what the peer says to the hub, until one of the three goes. Then
@@ -244,12 +269,12 @@ var errGone = errors.New("dropped")
 var errUnread = errors.New("pong not taken")
 
 var (
-	stopping = ending{websocket.CloseGoingAway, "the server is stopping", false}
-	tooLong  = ending{websocket.CloseMessageTooBig, fmt.Sprintf("a message may have %d bytes", maxText), true}
-	stuck    = ending{websocket.CloseTryAgainLater, fmt.Sprintf("did not take a frame within %v", writeWait), true}
-	tooSlow  = ending{websocket.CloseTryAgainLater, "too slow", true}
-	silent   = ending{websocket.CloseGoingAway, fmt.Sprintf("nothing heard for %v", pongWait), true}
-	halfSaid = ending{websocket.CloseGoingAway, fmt.Sprintf("a message was not whole within %v", pongWait), true}
+	stopping = ending{websocket.CloseGoingAway, "the server is stopping", ""}
+	tooLong  = ending{websocket.CloseMessageTooBig, fmt.Sprintf("a message may have %d bytes", maxText), "too long"}
+	stuck    = ending{websocket.CloseTryAgainLater, fmt.Sprintf("did not take a frame within %v", writeWait), "stuck"}
+	tooSlow  = ending{websocket.CloseTryAgainLater, "too slow", "too slow"}
+	silent   = ending{websocket.CloseGoingAway, fmt.Sprintf("nothing heard for %v", pongWait), "silent"}
+	halfSaid = ending{websocket.CloseGoingAway, fmt.Sprintf("a message was not whole within %v", pongWait), "half said"}
 )
 
 // listen hands the peer's messages to the hub and returns how that came to an end.
@@ -287,7 +312,7 @@ func (c *Client) listen() ending {
 			return endingFor(err)
 		}
 		if messageType != websocket.TextMessage {
-			return ending{websocket.CloseUnsupportedData, "only text is said here", true}
+			return ending{websocket.CloseUnsupportedData, "only text is said here", "not text"}
 		}
 		c.conn.SetReadDeadline(time.Now().Add(pongWait)) // to have it whole
 		c.partial = true
@@ -329,7 +354,7 @@ func (c *Client) read(r io.Reader) (message, *ending) {
 		return message{}, &tooLong
 	}
 	if !utf8.Valid(frame) {
-		return message{}, &ending{websocket.CloseInvalidFramePayloadData, "text must be UTF-8", true}
+		return message{}, &ending{websocket.CloseInvalidFramePayloadData, "text must be UTF-8", "not UTF-8"}
 	}
 	if c.wire == classic {
 		return message{from: c, text: cleanText(string(frame))}, nil
@@ -346,9 +371,9 @@ func endingFor(err error) ending {
 	case errors.As(err, &closed):
 		switch closed.Code {
 		case websocket.CloseNoStatusReceived, websocket.CloseAbnormalClosure: // no code to send back
-			return ending{websocket.CloseNormalClosure, "goodbye", false}
+			return ending{websocket.CloseNormalClosure, "goodbye", ""}
 		}
-		return ending{closed.Code, "goodbye", false}
+		return ending{closed.Code, "goodbye", ""}
 	case errors.Is(err, websocket.ErrReadLimit): // a length with its first bit set
 		return tooLong
 	case errors.Is(err, errUnread):
@@ -356,10 +381,10 @@ func endingFor(err error) ending {
 	case isTimeout(err):
 		return silent
 	case errors.As(err, &broken), errors.Is(err, io.EOF), errors.Is(err, errGone):
-		return ending{websocket.CloseNormalClosure, "goodbye", false}
+		return ending{websocket.CloseNormalClosure, "goodbye", ""}
 	}
 	// What is left is what the library calls a breach of the protocol, and has told the peer.
-	return ending{websocket.CloseProtocolError, strings.TrimPrefix(err.Error(), "websocket: "), true}
+	return ending{websocket.CloseProtocolError, strings.TrimPrefix(err.Error(), "websocket: "), "protocol"}
 }
 
 // isTimeout reports whether err says that a deadline has passed.
@@ -419,7 +444,8 @@ func (c *Client) writePump() {
 	c.conn.Close()
 	<-c.deaf
 	<-c.gone // as the hub has heard from readPump, if it did not know
-	if c.ending.ours {
+	if c.ending.drop != "" {
+		c.hub.counters.drops.add(c.ending.drop)
 		c.hub.journal.printf("dropped", "%s dropped: %s", c, c.ending.reason)
 	}
 }

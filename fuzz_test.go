@@ -31,7 +31,7 @@ func FuzzWire(f *testing.F) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- newServer(nil, 0, 1000).serve(ctx, l) }()
+	go func() { done <- newServer(nil, 0, 1000).serve(ctx, l, nil) }()
 	f.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

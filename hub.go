@@ -33,10 +33,11 @@ type Hub struct {
 	forget     chan struct{}  // all that was said
 	stopped    chan struct{}  // closed by run when it returns
 
-	journal *journal
-	spoken  atomic.Bool   // something was said; set by run
-	second  atomic.Int64  // counted by run, from 1
-	taken   chan struct{} // most have taken the last batch
+	journal  *journal
+	counters *counters
+	spoken   atomic.Bool   // something was said; set by run
+	second   atomic.Int64  // counted by run, from 1
+	taken    chan struct{} // most have taken the last batch
 
 	// owned by run
 	clients   map[*Client]bool
@@ -44,10 +45,12 @@ type Hub struct {
 	people    map[string]*presence // those clients' users, by from
 	history   *history
 	text      [wires][]byte // the batch being gathered, on those wires that somebody speaks
+	waiting   int           // messages in it
+	begun     time.Time     // when the first of them was taken
 	line      []byte        // scratch: one message on the classic wire
 	giving    bool          // what is said gathers, until
 	patience  *time.Timer   // runs out
-	gave      time.Time     // when the last batch was made
+	gave      time.Time     // when all had been given the last batch
 	changed   bool          // people, since
 	announced time.Time     // when it was last told who is here
 	pinged    time.Time     // when all were last pinged
@@ -65,7 +68,7 @@ type presence struct {
 	tabs int
 }
 
-func newHub(j *journal) *Hub {
+func newHub(j *journal, c *counters) *Hub {
 	return &Hub{
 		register:   make(chan *Client),
 		unregister: make(chan departure),
@@ -73,6 +76,7 @@ func newHub(j *journal) *Hub {
 		forget:     make(chan struct{}),
 		stopped:    make(chan struct{}),
 		journal:    j,
+		counters:   c,
 		taken:      make(chan struct{}, 1),
 		patience:   time.NewTimer(0),
 		clients:    make(map[*Client]bool),
@@ -181,7 +185,8 @@ func (h *Hub) gather(m message) {
 		}
 		return
 	}
-	k := h.history.add(m, time.Now())
+	now := time.Now()
+	k := h.history.add(m, now)
 	h.spoken.Store(true)
 	h.line = m.appendClassic(h.line[:0])
 	lines := [wires][]byte{classic: h.line, chatV1: k.line}
@@ -190,6 +195,10 @@ func (h *Hub) gather(m message) {
 			h.flush()
 		}
 	}
+	if h.waiting == 0 {
+		h.begun = now
+	}
+	h.waiting++
 	for w, line := range lines {
 		if h.speaking[w] == 0 {
 			continue
@@ -203,34 +212,40 @@ func (h *Hub) gather(m message) {
 
 // flush gives everyone the batch gathered so far.
 func (h *Hub) flush() {
+	if h.waiting == 0 {
+		return
+	}
 	b := new(batch)
-	empty := true
 	for w, text := range h.text {
 		if len(text) > 0 {
 			b.spelled[w] = newSpelling(text)
 			h.text[w] = text[:0]
-			empty = false
 		}
 	}
-	if empty {
-		return
-	}
 	h.giving = true
-	h.gave = time.Now()
 	h.patience.Reset(gatherWait)
 	b.count(len(h.clients), h.taken)
+	given := 0
 	for client := range h.clients {
-		h.give(client, b)
+		if h.give(client, b) {
+			given++
+		}
 	}
+	h.gave = time.Now()
+	h.counters.handout.add(h.gave.Sub(h.begun))
+	h.counters.batches.Add(1)
+	h.counters.messages.Add(int64(h.waiting))
+	h.counters.deliveries.Add(int64(h.waiting * given))
+	h.waiting = 0
 }
 
 // give hands a client a batch. One whose queue is full is dropped: to wait for it
 // would be to let it decide how fast all others hear. It would not come to the end
-// of its queue in time either, so that is emptied.
-func (h *Hub) give(c *Client, b *batch) {
+// of its queue in time either, so that is emptied, and give reports false.
+func (h *Hub) give(c *Client, b *batch) bool {
 	select {
 	case c.send <- b:
-		return
+		return true
 	default:
 	}
 	for len(c.send) > 0 {
@@ -240,6 +255,7 @@ func (h *Hub) give(c *Client, b *batch) {
 		}
 	}
 	h.drop(c, tooSlow)
+	return false
 }
 
 // remind hands a batch to those clients on a wire who have room for it: the others

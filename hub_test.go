@@ -301,7 +301,7 @@ func TestWhatWaitsIsSaidFirst(t *testing.T) {
 	for i := range 50 {
 		bubble(t, func(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
-			h := newHub(newJournal())
+			h := newHub(newJournal(), newCounters())
 			ada, bob := member(h), member(h)
 			var said []string
 			for i := range 100 {
@@ -331,7 +331,7 @@ func TestGatherWait(t *testing.T) {
 	for range 20 { // the hub may look at the message first, or at the departure
 		bubble(t, func(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
-			h := newHub(newJournal())
+			h := newHub(newJournal(), newCounters())
 			ada, bob := member(h), member(h)
 			member(h)
 			h.broadcast <- message{from: ada, text: "farewell"}
@@ -493,7 +493,7 @@ func TestStopIsQuick(t *testing.T) {
 func BenchmarkBroadcast(b *testing.B) {
 	for w, name := range []string{classic: "classic", chatV1: "chat.v1"} {
 		b.Run(name, func(b *testing.B) {
-			h := newHub(newJournal())
+			h := newHub(newJournal(), newCounters())
 			members := make([]*Client, 1000)
 			for i := range members {
 				members[i] = &Client{hub: h, wire: wire(w), from: fmt.Sprint(i), send: make(chan *batch, queueSize)}

@@ -19,6 +19,11 @@
 //		that. Who says more is read more slowly. 0 is no limit.
 //	-max-clients n
 //		How many connections there may be at a time.
+//	-metrics host:port
+//		Where to show what the server counts, at /metrics in the Prometheus text
+//		format, to those who look after it. Without the flag, nowhere.
+//
+// At /healthz it answers 200 and ok while it runs.
 //
 // An interrupt (Ctrl-C) or SIGTERM stops it: everyone still hears what was said
 // before, is told that the server stops, and within five seconds it exits with
@@ -35,6 +40,7 @@ import (
 	"encoding/base64"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -63,15 +69,15 @@ func main() {
 	origins := flag.String("origin", "", "let only pages of these `hosts` join: host or host:port, comma-separated")
 	rate := flag.Float64("rate", 10, "messages a second one connection may say; 0 is no limit")
 	maxClients := flag.Int("max-clients", 10_000, "connections there may be at a time")
+	metrics := flag.String("metrics", "", "show counters at /metrics on `host:port`; empty for nowhere")
 	flag.Parse()
 
 	if flag.NArg() > 0 {
 		usageError("stray argument %q", flag.Arg(0))
 	}
-	if _, port, err := net.SplitHostPort(*addr); err != nil {
-		usageError("-addr %q is not host:port", *addr)
-	} else if _, err := net.LookupPort("tcp", port); err != nil {
-		usageError("-addr %q: no such port", *addr)
+	checkAddr("-addr", *addr)
+	if *metrics != "" {
+		checkAddr("-metrics", *metrics)
 	}
 	hosts, err := parseOrigins(*origins)
 	if err != nil {
@@ -90,9 +96,25 @@ func main() {
 	if err != nil {
 		log.Fatalf("%v (is another chat running? -addr :8081 takes another port)", err)
 	}
+	var private net.Listener
+	if *metrics != "" {
+		if private, err = net.Listen("tcp", *metrics); err != nil {
+			log.Fatalf("-metrics: %v", err)
+		}
+		log.Printf("metrics at http://%s/metrics", private.Addr())
+	}
 	announce(l.Addr().(*net.TCPAddr))
-	if err := newServer(hosts, *rate, *maxClients).serve(ctx, l); err != nil {
+	if err := newServer(hosts, *rate, *maxClients).serve(ctx, l, private); err != nil {
 		log.Fatal(err)
+	}
+}
+
+// checkAddr ends the program unless a flag's value is an address to listen on.
+func checkAddr(name, addr string) {
+	if _, port, err := net.SplitHostPort(addr); err != nil {
+		usageError("%s %q is not host:port", name, addr)
+	} else if _, err := net.LookupPort("tcp", port); err != nil {
+		usageError("%s %q: no such port", name, addr)
 	}
 }
 
@@ -178,15 +200,17 @@ type server struct {
 	secret   [32]byte      // made at start; see from
 	upgrader websocket.Upgrader
 	journal  *journal
+	counters *counters
 	rooms    *rooms // made by serve
 }
 
 func newServer(origins []string, rate float64, maxClients int) *server {
 	s := &server{
-		origins: origins,
-		rate:    rate,
-		places:  make(chan struct{}, maxClients),
-		journal: newJournal(),
+		origins:  origins,
+		rate:     rate,
+		places:   make(chan struct{}, maxClients),
+		journal:  newJournal(),
+		counters: newCounters(),
 	}
 	rand.Read(s.secret[:])
 	s.upgrader = websocket.Upgrader{
@@ -201,27 +225,29 @@ func newServer(origins []string, rate float64, maxClients int) *server {
 	return s
 }
 
-// serve runs the chat on the listener, which it closes, until ctx is done. It
-// returns nil then, and earlier with the listener's error if that fails. When it
-// returns, no goroutine and no connection of its own is left.
-func (s *server) serve(ctx context.Context, l net.Listener) error {
+// serve runs the chat on the listener, and shows what it counts on the private one
+// unless that is nil, until ctx is done. It returns nil then, and earlier with a
+// listener's error if that fails. It closes both, and when it returns, no goroutine
+// and no connection of its own is left.
+func (s *server) serve(ctx context.Context, l, private net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s.rooms = newRooms(ctx, s.journal)
+	s.rooms = newRooms(ctx, s.journal, s.counters)
 
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", serveHome)
-	mux.HandleFunc("GET /ws", s.serveWs)
-	web := &http.Server{
-		Handler:        mux,
-		ReadTimeout:    5 * time.Second,
-		WriteTimeout:   10 * time.Second,
-		IdleTimeout:    60 * time.Second,
-		MaxHeaderBytes: 12 << 10, // the library reads 4 KiB more before it answers 431
-		ErrorLog:       log.New(s.journal, "", 0),
-	}
-	failed := make(chan error, 1)
+	public := http.NewServeMux()
+	public.HandleFunc("GET /{$}", serveHome)
+	public.HandleFunc("GET /ws", s.serveWs)
+	public.HandleFunc("GET /healthz", serveHealth)
+	web := s.web(public)
+	failed := make(chan error, 2)
 	go func() { failed <- web.Serve(l) }()
+	if private != nil {
+		mux := http.NewServeMux()
+		mux.HandleFunc("GET /metrics", s.serveMetrics)
+		care := s.web(mux)
+		defer care.Close() // last, to show the end, too
+		go func() { failed <- care.Serve(private) }()
+	}
 	var err error
 	select {
 	case err = <-failed:
@@ -242,6 +268,18 @@ func (s *server) serve(ctx context.Context, l net.Listener) error {
 	}
 	s.rooms.running.Wait()
 	return err
+}
+
+// web returns an HTTP server with the limits that hold for everyone.
+func (s *server) web(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler:        handler,
+		ReadTimeout:    5 * time.Second,
+		WriteTimeout:   10 * time.Second,
+		IdleTimeout:    60 * time.Second,
+		MaxHeaderBytes: 12 << 10, // the library reads 4 KiB more before it answers 431
+		ErrorLog:       log.New(s.journal, "", 0),
+	}
 }
 
 // allows reports whether the page that asks may join: DNS rebinding, where a
@@ -308,6 +346,13 @@ func serveHome(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-cache") // ask each time; the ETag makes that cheap
 	h.Set("ETag", pageETag)
 	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(page))
+}
+
+// serveHealth answers whoever wants to know whether the server runs. When it does not,
+// or is stopping, the connection is refused.
+func serveHealth(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	io.WriteString(w, "ok") // an error says that nobody waits for it
 }
 
 // journal keeps the log short: at most one line a second of a kind, and the next

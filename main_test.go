@@ -113,6 +113,7 @@ func TestRequests(t *testing.T) {
 func TestFull(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		chat := startChat(t, func(s *server) { s.places = make(chan struct{}, 2) })
+		log := logged(t)
 		ada, bob := chat.join(""), chat.join("")
 		for _, request := range []string{handshake, plainGet} {
 			resp, body := chat.ask(request)
@@ -120,6 +121,7 @@ func TestFull(t *testing.T) {
 				t.Errorf("%s %v %q", resp.Status, resp.Header, body)
 			}
 		}
+		wantLogged(t, log, 1, "192.0.2.2:1234 refused: The chat is full.")
 		ada.say("crowded")
 		bob.want("crowded")
 		bob.leave()
@@ -308,7 +310,7 @@ func listenAndServe(t *testing.T) (addr string, stop func()) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- newServer(nil, 0, 1000).serve(ctx, l) }()
+	go func() { done <- newServer(nil, 0, 1000).serve(ctx, l, nil) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -471,6 +473,8 @@ func TestErrorsOfUse(t *testing.T) {
 		{"-rate", "fast"},
 		{"-max-clients", "0"},
 		{"-max-clients", "1000000000"},
+		{"-metrics", "9090"},
+		{"-metrics", ":nonsense"},
 	} {
 		status, stderr := start(t, append([]string{self(t)}, flags...)...).exit()
 		if status != 2 || !strings.Contains(stderr, "Usage of") || !strings.Contains(stderr, strings.TrimLeft(flags[0], "-")) {
@@ -485,9 +489,26 @@ func TestPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	status, stderr := start(t, self(t), "-addr", l.Addr().String()).exit()
-	if status != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "-addr") {
-		t.Errorf("status %d, %s", status, stderr)
+	for _, flags := range [][]string{
+		{"-addr", l.Addr().String()},
+		{"-metrics", l.Addr().String(), "-addr", "127.0.0.1:0"},
+	} {
+		status, stderr := start(t, append([]string{self(t)}, flags...)...).exit()
+		if status != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, flags[0]) {
+			t.Errorf("%v: status %d, %s", flags, status, stderr)
+		}
+	}
+}
+
+func TestMetricsFlag(t *testing.T) {
+	p := start(t, self(t), "-addr", "127.0.0.1:0", "-metrics", "127.0.0.1:0")
+	resp, err := http.Get(p.waitFor(t, `metrics at (\S+)`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, _ := io.ReadAll(resp.Body); !strings.Contains(string(body), "\nchat_rooms 1\n") {
+		t.Errorf("%s\n%s", resp.Status, body)
 	}
 }
 

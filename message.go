@@ -31,6 +31,8 @@ const (
 	wires               // how many there are
 )
 
+var wireNames = [wires]string{"classic", subprotocol}
+
 // A message is one line of chat on its way to the hub.
 type message struct {
 	from *Client
@@ -111,10 +113,10 @@ type said struct {
 // what it should be, the ending says how.
 func readSaid(frame []byte) (s said, e *ending) {
 	if !bytes.HasPrefix(bytes.TrimLeft(frame, " \t\r\n"), []byte("{")) || json.Unmarshal(frame, &s) != nil {
-		return s, &ending{websocket.ClosePolicyViolation, `a frame must be a JSON object {"text":"…","ref":"…"}`, true}
+		return s, &ending{websocket.ClosePolicyViolation, `a frame must be a JSON object {"text":"…","ref":"…"}`, "not JSON"}
 	}
 	if len(s.Ref) > maxRef {
-		return s, &ending{websocket.ClosePolicyViolation, "a ref may have 64 bytes", true}
+		return s, &ending{websocket.ClosePolicyViolation, "a ref may have 64 bytes", "too long"}
 	}
 	if len(s.Text) > maxText {
 		return s, &tooLong

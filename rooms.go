@@ -24,9 +24,10 @@ const (
 // nothing of them is left. So there is never a second hub of a name, and nobody
 // registers with one that is let go.
 type rooms struct {
-	ctx     context.Context // of all hubs
-	running sync.WaitGroup  // a hub each
-	journal *journal
+	ctx      context.Context // of all hubs
+	running  sync.WaitGroup  // a hub each
+	journal  *journal
+	counters *counters
 
 	mu    sync.Mutex
 	named map[string]*room
@@ -42,8 +43,8 @@ type room struct {
 }
 
 // newRooms returns the lobby, whose hub runs until ctx is done, as will those of all other rooms.
-func newRooms(ctx context.Context, j *journal) *rooms {
-	rs := &rooms{ctx: ctx, journal: j, named: make(map[string]*room)}
+func newRooms(ctx context.Context, j *journal, c *counters) *rooms {
+	rs := &rooms{ctx: ctx, journal: j, counters: c, named: make(map[string]*room)}
 	rs.open(lobby)
 	return rs
 }
@@ -51,7 +52,7 @@ func newRooms(ctx context.Context, j *journal) *rooms {
 // open makes a room and starts its hub. The lock must be held.
 func (rs *rooms) open(name string) *room {
 	ctx, stop := context.WithCancel(rs.ctx)
-	r := &room{hub: newHub(rs.journal), stop: stop}
+	r := &room{hub: newHub(rs.journal, rs.counters), stop: stop}
 	rs.named[name] = r
 	rs.running.Go(func() { r.hub.run(ctx) })
 	return r
@@ -61,6 +62,13 @@ func (rs *rooms) open(name string) *room {
 func (rs *rooms) close(name string) {
 	rs.named[name].stop()
 	delete(rs.named, name)
+}
+
+// count returns how many rooms there are.
+func (rs *rooms) count() int {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	return len(rs.named)
 }
 
 // admits reports whether enter would find or make a place in a room.

@@ -229,7 +229,7 @@ func TestStopInRooms(t *testing.T) {
 // all who are counted in at a time are in one hub, which runs.
 func TestOneHubPerName(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
-	rs := newRooms(ctx, newJournal())
+	rs := newRooms(ctx, newJournal(), newCounters())
 	var inside sync.Map // name -> the hub that somebody holds
 	var all sync.WaitGroup
 	for range 8 {
@@ -326,7 +326,7 @@ func TestRandomRooms(t *testing.T) {
 // it is a goroutine, a few channels and maps.
 func TestRoomsAreCheap(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
-	rs := newRooms(ctx, newJournal())
+	rs := newRooms(ctx, newJournal(), newCounters())
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
