@@ -355,6 +355,41 @@ func TestGatherWait(t *testing.T) {
 	}
 }
 
+// When most have taken a batch, the hub waits a third of that time more, and what is said
+// until then is one batch.
+func TestRestAfterABatch(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		h := newHub(newJournal(), newCounters())
+		ada, bob := member(h), member(h)
+		go h.run(ctx)
+		h.broadcast <- message{from: ada, text: "who is here?"}
+		synctest.Wait()
+		time.Sleep(6 * time.Millisecond)
+		(<-ada.send).take()
+		synctest.Wait()
+		time.Sleep(time.Millisecond)
+		h.broadcast <- message{from: ada, text: "I am"}
+		synctest.Wait()
+		if len(h.broadcast) != 1 {
+			t.Error("the hub did not rest")
+		}
+		time.Sleep(time.Millisecond / 2)
+		h.broadcast <- message{from: bob, text: "and I"}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if len(h.broadcast) != 0 {
+			t.Error("the hub is still resting")
+		}
+		<-bob.send // the question
+		if answers := string((<-bob.send).spelled[classic].text); answers != "I am\nand I" {
+			t.Errorf("the next batch is %q", answers)
+		}
+		stop()
+		<-h.stopped
+	})
+}
+
 // A stop while twenty people talk: all have heard the same when they are told.
 func TestStopWhileTalking(t *testing.T) {
 	bubble(t, func(t *testing.T) {
