@@ -3,8 +3,8 @@
 //
 //	go test ./...
 //
-// needs Debian's chromium on the PATH, and npm, which fetches axe-core once into
-// the user's cache directory. With -update it also writes the pictures that the
+// needs Debian's chromium and nginx on the PATH, and npm, which fetches axe-core once
+// into the user's cache directory. With -update it also writes the pictures that the
 // README shows into screenshots/.
 package e2e
 

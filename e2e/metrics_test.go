@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"net"
 	"net/http"
 	"testing"
 
@@ -11,12 +10,7 @@ import (
 // What the server counts is shown as Prometheus reads it and would have it named, and on
 // an address of its own.
 func TestMetrics(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	private := l.Addr().String()
-	l.Close()
+	private := freeAddr(t)
 	chat := startChat(t, "-metrics", private)
 	ada := chat.open()
 	ada.say("hello")
