@@ -60,7 +60,11 @@ func (rs *rooms) open(name string) *room {
 
 // close lets a room go. The lock must be held, and nobody may be counted in.
 func (rs *rooms) close(name string) {
-	rs.named[name].stop()
+	r := rs.named[name]
+	r.stop()
+	if r.timer != nil {
+		r.timer.Stop() // or they would pile up, when somebody walks through many rooms
+	}
 	delete(rs.named, name)
 }
 
@@ -115,7 +119,7 @@ func (rs *rooms) leave(name string) {
 		rs.close(name)
 	case r.timer == nil:
 		r.emptied = time.Now()
-		r.timer = time.AfterFunc(emptyWait, func() { rs.expire(name, r) })
+		r.timer = time.AfterFunc(emptyWait, func() { rs.expire(name) })
 	default:
 		r.emptied = time.Now()
 		r.timer.Reset(emptyWait)
@@ -123,11 +127,12 @@ func (rs *rooms) leave(name string) {
 }
 
 // expire lets a room go, or has the lobby forget, if it has been empty for emptyWait.
-func (rs *rooms) expire(name string, r *room) {
+func (rs *rooms) expire(name string) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
+	r := rs.named[name] // perhaps another than the timer was for: one may have made place meanwhile
 	switch {
-	case rs.named[name] != r || r.users > 0 || time.Since(r.emptied) < emptyWait:
+	case r == nil || r.users > 0 || time.Since(r.emptied) < emptyWait:
 	case name == lobby:
 		offer(r.hub, r.hub.forget, struct{}{})
 	default:

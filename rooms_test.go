@@ -13,6 +13,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 )
 
 // Rooms: who hears whom, and how a room begins and ends.
@@ -134,7 +135,7 @@ func TestEmptyRoomsGo(t *testing.T) {
 		bob.leave()
 		chat.wantRooms(2)
 		room := chat.rooms.named["room"]
-		chat.rooms.expire("room", room) // set off by those who left before
+		chat.rooms.expire("room") // set off by those who left before
 		chat.wantRooms(2)
 		time.Sleep(emptyWait)
 		chat.wantRooms(1)
@@ -260,11 +261,8 @@ func TestOneHubPerName(t *testing.T) {
 					if r := rs.named[name]; r != nil && r.users == 0 {
 						r.emptied = time.Now().Add(-emptyWait) // as if it had been ten minutes
 					}
-					r := rs.named[name]
 					rs.mu.Unlock()
-					if r != nil {
-						rs.expire(name, r)
-					}
+					rs.expire(name)
 				}
 			}
 		})
@@ -350,4 +348,33 @@ func TestRoomsAreCheap(t *testing.T) {
 	}
 	stop()
 	rs.running.Wait()
+}
+
+// A room that made place for another is let go with all that it holds, at once.
+func TestNothingIsLeftOfARoom(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		rs := newRooms(ctx, newJournal(), newCounters())
+		var hubs []weak.Pointer[Hub]
+		for i := range 2 * maxRooms {
+			name := fmt.Sprint("room", i)
+			hub := rs.enter(name)
+			hub.spoken.Store(true)
+			hubs = append(hubs, weak.Make(hub))
+			rs.leave(name)
+		}
+		synctest.Wait()
+		runtime.GC()
+		left := 0
+		for _, hub := range hubs {
+			if hub.Value() != nil {
+				left++
+			}
+		}
+		if left > maxRooms {
+			t.Errorf("%d of %d hubs are left, want %d", left, len(hubs), maxRooms)
+		}
+		stop()
+		rs.running.Wait()
+	})
 }
