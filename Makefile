@@ -12,8 +12,12 @@ bench:
 e2e:
 	cd e2e && go test ./...
 
+# hundreds of clients, well-behaved and not, and restarts: half an hour
+soak:
+	cd e2e && go run ./soak -minutes 30
+
 # what every change must pass
 check:
 	.ci/run
 
-.PHONY: run test bench e2e check
+.PHONY: run test bench e2e soak check

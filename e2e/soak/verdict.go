@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+)
+
+const shownFaults = 10 // of each kind
+
+// verdict is what went wrong, and what happened.
+type verdict struct {
+	mu           sync.Mutex
+	faults       map[string][]string // by kind
+	happened     map[string]int
+	overRestarts int     // lines said twice over a restart, which forgets
+	forgotten    int     // and after more than is kept
+	begins       []int64 // of processes
+	sparse       bool    // there may be rooms in which nobody hears what is said
+}
+
+func newVerdict() *verdict {
+	return &verdict{faults: make(map[string][]string), happened: make(map[string]int)}
+}
+
+// gap notes that somebody has not heard something.
+func (v *verdict) gap(format string, args ...any) { v.fault("gap", format, args...) }
+
+// double notes that somebody has heard something twice, or too late.
+func (v *verdict) double(format string, args ...any) { v.fault("double", format, args...) }
+
+// odd notes that the server has done anything else that it should not.
+func (v *verdict) odd(format string, args ...any) { v.fault("fault", format, args...) }
+
+func (v *verdict) fault(kind, format string, args ...any) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.faults[kind] = append(v.faults[kind], fmt.Sprintf(format, args...))
+}
+
+// count counts what happened.
+func (v *verdict) count(what string) { v.add(what, 1) }
+
+func (v *verdict) add(what string, n int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.happened[what] += n
+}
+
+// counted returns how often something happened.
+func (v *verdict) counted(what string) int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.happened[what]
+}
+
+// list returns what happened of a kind, which is what its names begin with, and how often.
+func (v *verdict) list(kind string) string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var all []string
+	for _, what := range slices.Sorted(maps.Keys(v.happened)) {
+		if name, ok := strings.CutPrefix(what, kind+": "); ok {
+			all = append(all, fmt.Sprintf("%s %d", name, v.happened[what]))
+		}
+	}
+	if all == nil {
+		return "none"
+	}
+	return strings.Join(all, ", ")
+}
+
+// forget begins to count anew what happens of a kind.
+func (v *verdict) forget(kind string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	maps.DeleteFunc(v.happened, func(what string, _ int) bool { return strings.HasPrefix(what, kind) })
+}
+
+// processOf returns in which process, from 1 on, a message of this id was said.
+func (v *verdict) processOf(id int64) int {
+	n, _ := slices.BinarySearch(v.begins, id)
+	return n
+}
+
+// bad reports whether anything went wrong.
+func (v *verdict) bad() bool { return len(v.faults) > 0 }
+
+// details returns the first few faults of each kind, one a line.
+func (v *verdict) details() string {
+	var b strings.Builder
+	for _, kind := range slices.Sorted(maps.Keys(v.faults)) {
+		for i, what := range v.faults[kind] {
+			if i == shownFaults {
+				fmt.Fprintf(&b, "%s: %d more\n", kind, len(v.faults[kind])-i)
+				break
+			}
+			fmt.Fprintf(&b, "%s: %s\n", kind, what)
+		}
+	}
+	return b.String()
+}
