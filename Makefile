@@ -8,7 +8,7 @@ test:
 bench:
 	go run ./bench
 
-# the page, in a real Chromium
+# the page, in a real Chromium and behind a real nginx
 e2e:
 	cd e2e && go test ./...
 

@@ -462,7 +462,8 @@ func (c *Client) linger() {
 }
 
 // deliver writes batches to the peer, several in one frame when several wait and fit. It
-// returns nil when the hub has closed the queue and it is empty.
+// returns nil when the hub has closed the queue and it is empty, or the peer would not
+// come to the end of it in time.
 func (c *Client) deliver() error {
 	var next *batch // taken from the queue, but not with the one before it
 	for {
@@ -470,7 +471,7 @@ func (c *Client) deliver() error {
 		if b == nil {
 			b = <-c.send
 		}
-		if b == nil {
+		if b == nil || c.isTooSlow() {
 			return nil
 		}
 		next = c.waiting()
@@ -486,6 +487,16 @@ func (c *Client) deliver() error {
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// isTooSlow reports whether the hub has dropped the client for that.
+func (c *Client) isTooSlow() bool {
+	select {
+	case <-c.gone:
+		return c.ending == tooSlow
+	default:
+		return false
 	}
 }
 

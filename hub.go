@@ -16,6 +16,7 @@ const (
 	newcomerGets = 50         // of those, who does not say where it left off
 
 	gatherWait = 10 * time.Millisecond // at most, for most to take a batch before the next is made; and a third of that for their answers
+	shortRest  = time.Millisecond      // what is less is not worth a timer, which may be as late as that
 
 	namesShown   = 50               // people up to whom all are named
 	onlinePause  = time.Second      // between two tellings of who is here
@@ -37,7 +38,7 @@ type Hub struct {
 	counters *counters
 	spoken   atomic.Bool   // something was said; set by run
 	second   atomic.Int64  // counted by run, from 1
-	taken    chan struct{} // most have taken the last batch
+	taken    chan struct{} // most have taken a batch
 
 	// owned by run
 	clients   map[*Client]bool
@@ -113,7 +114,12 @@ func (h *Hub) run(ctx context.Context) {
 		}
 		select {
 		case <-h.taken:
-			h.patience.Reset(time.Since(h.gave) / 3)
+			switch took := time.Since(h.gave); {
+			case took < 3*shortRest:
+				h.giving = false
+			case took < gatherWait: // else patience runs out by itself
+				h.patience.Reset(took / 3)
+			}
 		case <-h.patience.C:
 			h.giving = false
 		case client := <-h.register:
@@ -232,30 +238,23 @@ func (h *Hub) flush() {
 		}
 	}
 	h.gave = time.Now()
-	h.counters.handout.add(h.gave.Sub(h.begun))
+	h.counters.fanout.add(h.gave.Sub(h.begun))
 	h.counters.batches.Add(1)
 	h.counters.messages.Add(int64(h.waiting))
 	h.counters.deliveries.Add(int64(h.waiting * given))
 	h.waiting = 0
 }
 
-// give hands a client a batch. One whose queue is full is dropped: to wait for it
-// would be to let it decide how fast all others hear. It would not come to the end
-// of its queue in time either, so that is emptied, and give reports false.
+// give hands a client a batch. One whose queue is full is dropped, and give reports
+// false: to wait for it would be to let it decide how fast all others hear.
 func (h *Hub) give(c *Client, b *batch) bool {
 	select {
 	case c.send <- b:
 		return true
 	default:
+		h.drop(c, tooSlow)
+		return false
 	}
-	for len(c.send) > 0 {
-		select {
-		case <-c.send:
-		default:
-		}
-	}
-	h.drop(c, tooSlow)
-	return false
 }
 
 // remind hands a batch to those clients on a wire who have room for it: the others

@@ -355,6 +355,30 @@ func TestGatherWait(t *testing.T) {
 	}
 }
 
+// What waits for one found too slow stays as it is, whatever its writePump takes
+// meanwhile: there must not be a gap in what it hears before it is told.
+func TestTooSlowHasNoGap(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		h := newHub(newJournal(), newCounters())
+		slow, ada := member(h), member(h)
+		go h.run(ctx)
+		var said []string
+		for i := range queueSize + 1 {
+			h.broadcast <- message{from: ada, text: fmt.Sprint(i)}
+			synctest.Wait()
+			(<-ada.send).take()
+			synctest.Wait()
+			said = append(said, fmt.Sprint(i))
+		}
+		if got := queued(t, slow); slow.ending != tooSlow || got != strings.Join(said[:queueSize], "\n") {
+			t.Errorf("%v, and what waits is %.100q", slow.ending, got)
+		}
+		stop()
+		<-h.stopped
+	})
+}
+
 // When most have taken a batch, the hub waits a third of that time more, and what is said
 // until then is one batch.
 func TestRestAfterABatch(t *testing.T) {
@@ -388,6 +412,37 @@ func TestRestAfterABatch(t *testing.T) {
 		stop()
 		<-h.stopped
 	})
+}
+
+// However late and often it is told that batches are taken, the hub waits no longer than
+// that allows; and after one that is taken at once it does not wait at all.
+func TestRestIsBounded(t *testing.T) {
+	for _, late := range []time.Duration{0, 8 * time.Millisecond, time.Minute} {
+		bubble(t, func(t *testing.T) {
+			ctx, stop := context.WithCancel(t.Context())
+			h := newHub(newJournal(), newCounters())
+			ada := member(h)
+			member(h)
+			go h.run(ctx)
+			h.broadcast <- message{from: ada, text: "who is here?"}
+			synctest.Wait()
+			time.Sleep(late)
+			for range 20 {
+				h.taken <- struct{}{}
+				synctest.Wait()
+				if late > 0 {
+					time.Sleep(time.Millisecond)
+				}
+			}
+			h.broadcast <- message{from: ada, text: "anybody?"}
+			synctest.Wait()
+			if len(h.broadcast) != 0 {
+				t.Errorf("told after %v, the hub is still waiting", late)
+			}
+			stop()
+			<-h.stopped
+		})
+	}
 }
 
 // A stop while twenty people talk: all have heard the same when they are told.

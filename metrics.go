@@ -27,8 +27,8 @@ type counters struct {
 	left        [wires]atomic.Int64 // of these
 	messages    atomic.Int64        // taken by a hub, repeats aside
 	batches     atomic.Int64        // of messages
-	deliveries  atomic.Int64        // of messages: each counts once for each client to whom it was handed
-	handout     histogram           // from taking a batch's first message until all were handed it
+	deliveries  atomic.Int64        // of messages as they were said: each counts once for each client to whom it was handed
+	fanout      histogram           // from taking a batch's first message until all were handed it
 	drops       tally
 	refusals    tally
 }
@@ -107,20 +107,20 @@ func (s *server) serveMetrics(w http.ResponseWriter, _ *http.Request) {
 	single("chat_rooms", "gauge", "Rooms now, the lobby among them.", s.rooms.count())
 	single("chat_messages_total", "counter", "Messages said.", c.messages.Load())
 	single("chat_batches_total", "counter", "Batches in which they were handed out.", c.batches.Load())
-	single("chat_deliveries_total", "counter", "Messages handed out, once for each connection.", c.deliveries.Load())
-	byReason("chat_drops_total", "Connections that the server ended, by reason.", &c.drops)
-	byReason("chat_refusals_total", "Connections that the server did not let in, by reason.", &c.refusals)
+	single("chat_deliveries_total", "counter", "Messages handed out as they were said, once for each connection.", c.deliveries.Load())
+	byReason("chat_drops_total", "Connections that the server ended, by reason, a stop aside.", &c.drops)
+	byReason("chat_refusals_total", "Requests for a connection that the server refused, by reason.", &c.refusals)
 
-	family("chat_handout_seconds", "histogram", "From taking a batch's first message until every connection's queue had it.")
+	family("chat_fanout_seconds", "histogram", "From taking a batch's first message until every connection's queue had it.")
 	var count int64
 	for i, bound := range bounds {
-		count += c.handout.counts[i].Load()
-		fmt.Fprintf(&b, "chat_handout_seconds_bucket{le=\"%v\"} %d\n", bound.Seconds(), count)
+		count += c.fanout.counts[i].Load()
+		fmt.Fprintf(&b, "chat_fanout_seconds_bucket{le=\"%v\"} %d\n", bound.Seconds(), count)
 	}
-	count += c.handout.counts[len(bounds)].Load()
-	fmt.Fprintf(&b, "chat_handout_seconds_bucket{le=\"+Inf\"} %d\n", count)
-	fmt.Fprintf(&b, "chat_handout_seconds_sum %v\n", time.Duration(c.handout.sum.Load()).Seconds())
-	fmt.Fprintf(&b, "chat_handout_seconds_count %d\n", count)
+	count += c.fanout.counts[len(bounds)].Load()
+	fmt.Fprintf(&b, "chat_fanout_seconds_bucket{le=\"+Inf\"} %d\n", count)
+	fmt.Fprintf(&b, "chat_fanout_seconds_sum %v\n", time.Duration(c.fanout.sum.Load()).Seconds())
+	fmt.Fprintf(&b, "chat_fanout_seconds_count %d\n", count)
 
 	runtime := []metrics.Sample{{Name: "/sched/goroutines:goroutines"}, {Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(runtime)

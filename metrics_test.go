@@ -54,10 +54,10 @@ func TestMetrics(t *testing.T) {
 			`chat_messages_total 5`,
 			`chat_batches_total 5`,
 			`chat_deliveries_total 15`,
-			`chat_handout_seconds_bucket{le="0.0001"} 5`,
-			`chat_handout_seconds_bucket{le="+Inf"} 5`,
-			`chat_handout_seconds_sum 0`,
-			`chat_handout_seconds_count 5`,
+			`chat_fanout_seconds_bucket{le="0.0001"} 5`,
+			`chat_fanout_seconds_bucket{le="+Inf"} 5`,
+			`chat_fanout_seconds_sum 0`,
+			`chat_fanout_seconds_count 5`,
 			`process_start_time_seconds 946684800`, // when fake time begins
 		)
 	})
@@ -84,15 +84,15 @@ func TestHistogram(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		chat := startChat(t)
 		for _, d := range []time.Duration{0, time.Millisecond, time.Millisecond + 1, 2 * time.Second} {
-			chat.counters.handout.add(d)
+			chat.counters.fanout.add(d)
 		}
 		chat.wantMetrics(
-			`chat_handout_seconds_bucket{le="0.0003"} 1`,
-			`chat_handout_seconds_bucket{le="0.001"} 2`,
-			`chat_handout_seconds_bucket{le="0.003"} 3`,
-			`chat_handout_seconds_bucket{le="1"} 3`,
-			`chat_handout_seconds_bucket{le="+Inf"} 4`,
-			`chat_handout_seconds_sum 2.002000001`,
+			`chat_fanout_seconds_bucket{le="0.0003"} 1`,
+			`chat_fanout_seconds_bucket{le="0.001"} 2`,
+			`chat_fanout_seconds_bucket{le="0.003"} 3`,
+			`chat_fanout_seconds_bucket{le="1"} 3`,
+			`chat_fanout_seconds_bucket{le="+Inf"} 4`,
+			`chat_fanout_seconds_sum 2.002000001`,
 		)
 	})
 }

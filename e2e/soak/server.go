@@ -268,7 +268,7 @@ func (p *process) cpuTime() time.Duration {
 var promised = []string{
 	`chat_connections{wire="classic"}`, `chat_connections{wire="chat.v1"}`, "chat_rooms",
 	"chat_messages_total", "chat_deliveries_total", "chat_batches_total",
-	"chat_handout_seconds_count", "go_goroutines", "go_memstats_alloc_bytes", "process_start_time_seconds",
+	"chat_fanout_seconds_count", "go_goroutines", "go_memstats_alloc_bytes", "process_start_time_seconds",
 }
 
 // scrape reads a process's metrics, by series.
