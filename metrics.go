@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"runtime"
 	"runtime/metrics"
 	"slices"
 	"sync"
@@ -122,10 +123,10 @@ func (s *server) serveMetrics(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintf(&b, "chat_fanout_seconds_sum %v\n", time.Duration(c.fanout.sum.Load()).Seconds())
 	fmt.Fprintf(&b, "chat_fanout_seconds_count %d\n", count)
 
-	runtime := []metrics.Sample{{Name: "/sched/goroutines:goroutines"}, {Name: "/memory/classes/heap/objects:bytes"}}
-	metrics.Read(runtime)
-	single("go_goroutines", "gauge", "Goroutines now.", runtime[0].Value.Uint64())
-	single("go_memstats_alloc_bytes", "gauge", "Memory that is in use on the heap, or was and is not yet collected.", runtime[1].Value.Uint64())
+	heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(heap)
+	single("go_goroutines", "gauge", "Goroutines now.", runtime.NumGoroutine())
+	single("go_memstats_alloc_bytes", "gauge", "Memory that is in use on the heap, or was and is not yet collected.", heap[0].Value.Uint64())
 	single("process_start_time_seconds", "gauge", "When the server was started, in seconds since 1970.", c.started.Unix())
 
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -196,11 +195,9 @@ func (s *soak) leftover() usage {
 	return u
 }
 
-// same reports whether there are as many goroutines and descriptors as there were. The
-// garbage collector's workers, one a processor, may count since it has run.
+// same reports whether there are as many goroutines and descriptors as there were.
 func same(now, then usage) bool {
-	more := now.goroutines - then.goroutines
-	return now.files == then.files && (more == 0 || more == runtime.GOMAXPROCS(0))
+	return now.files == then.files && now.goroutines == then.goroutines
 }
 
 // summarize prints what happened.
