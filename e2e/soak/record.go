@@ -120,12 +120,17 @@ type span struct {
 }
 
 // A stretch is what somebody heard on one connection of the classic wire, where lines
-// have no ids: hashes of them.
+// have no ids: hashes of them, and when each was heard, which is after it was said.
 type stretch struct {
 	owner string
 	begin int64 // when it connected
-	heard []uint64
+	heard []sound
 	end   int64 // when it was told that the server stops, and so has heard all; 0 if it was not
+}
+
+type sound struct {
+	classic uint64 // as of a line
+	at      int64
 }
 
 // check compares what everybody heard in the room.
@@ -172,13 +177,22 @@ func (r *room) checkStretch(s *stretch, order []*line, v *verdict) {
 	for place, l := range order {
 		places[l.classic] = append(places[l.classic], place)
 	}
-	first := slices.IndexFunc(s.heard, func(sum uint64) bool { return places[sum] != nil })
+	// said returns the places at which what was heard may have been said: one that nobody on
+	// chat.v1 has heard may have been said again much later.
+	said := func(h sound) []int {
+		all := places[h.classic]
+		if i := slices.IndexFunc(all, func(place int) bool { return order[place].id > h.at }); i >= 0 {
+			return all[:i]
+		}
+		return all
+	}
+	first := slices.IndexFunc(s.heard, func(h sound) bool { return len(said(h)) > 0 })
 	if first < 0 {
 		return
 	}
 	var least []string
-	for i, place := range places[s.heard[first]] {
-		if found := r.trace(s, s.heard[first:], order[place:], place, places); i == 0 || len(found) < len(least) {
+	for i, place := range said(s.heard[first]) {
+		if found := r.trace(s, s.heard[first:], order[place:], place, said); i == 0 || len(found) < len(least) {
 			least = found
 		}
 	}
@@ -188,20 +202,21 @@ func (r *room) checkStretch(s *stretch, order []*line, v *verdict) {
 }
 
 // trace follows what somebody on the classic wire has heard through the order, which begins with
-// the first of that and is found at a place in places. It returns what does not fit. What nobody
+// the first of that, at a place as said returns them. It returns what does not fit. What nobody
 // on chat.v1 was there to hear has no place.
-func (r *room) trace(s *stretch, heard []uint64, order []*line, start int, places map[uint64][]int) (found []string) {
+func (r *room) trace(s *stretch, heard []sound, order []*line, start int, said func(sound) []int) (found []string) {
 	at, unplaced := 0, 0
-	for _, sum := range heard[1:] {
-		i := slices.IndexFunc(places[sum], func(place int) bool { return place > start+at })
+	for _, h := range heard[1:] {
+		places := said(h)
+		i := slices.IndexFunc(places, func(place int) bool { return place > start+at })
 		if i < 0 {
-			if n := len(places[sum]); n > 0 {
+			if len(places) > 0 {
 				found = append(found, fmt.Sprintf("heard something twice or too late after %d %q", order[at].id, order[at].text))
 			}
 			unplaced++
 			continue
 		}
-		here := places[sum][i] - start
+		here := places[i] - start
 		for _, l := range order[at+1 : here] {
 			found = append(found, fmt.Sprintf("has not heard %d %q", l.id, l.text))
 		}

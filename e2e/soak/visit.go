@@ -225,7 +225,7 @@ func (v *visit) listen() {
 
 // hearClassic takes a line of the classic wire.
 func (v *visit) hearClassic(spelled []byte) {
-	v.stretch.heard = append(v.stretch.heard, maphash.Bytes(hashSeed, spelled))
+	v.stretch.heard = append(v.stretch.heard, sound{maphash.Bytes(hashSeed, spelled), time.Now().UnixMicro()})
 	text := string(spelled)
 	if v.person.name != "" {
 		text = strings.TrimPrefix(text, v.person.name+": ")
