@@ -385,8 +385,9 @@ type slowReader struct {
 	bytes []byte
 }
 
-func (c *chat) readSlowly(bytesPerSecond int) *slowReader {
-	conn, r := c.upgrade(), new(slowReader)
+// readSlowly reads from now on, all the time.
+func (conn *raw) readSlowly(bytesPerSecond int) *slowReader {
+	r := new(slowReader)
 	go func() {
 		buf := make([]byte, bytesPerSecond/100)
 		for {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/hmac"
 	"crypto/rand"
@@ -31,6 +32,8 @@ const (
 	closeWait  = 4 * time.Second // for a client let go to take its queue and the close frame; under the five seconds of a stop
 	lingerWait = time.Second     // for its peer to hang up after that
 
+	mostCorked = 2 // frames held back at most, to go out in one write with the next; each adds writeWait to what that write may take
+
 	queueSize = 256 // batches that a client may be behind, of at most 64 KiB (a text and a frame on two wires), the same for all
 
 	burst     = 10 * time.Second // what a client may say at once: as much as its rate allows in this time
@@ -59,8 +62,8 @@ type Client struct {
 	ending ending        // set by the hub before it closes them
 	deaf   chan struct{} // closed by readPump when it reads no more
 
-	// writing is the hub's second in which the write began that is under way; 0 when none
-	// is. The hub looks at it: a deadline would do, but costs a timer with every write.
+	// writing is the hub's second by whose end the write under way must be over; 0 when there
+	// is none. The hub looks at it: a deadline would do, but costs a timer with every write.
 	writing atomic.Int64
 
 	// owned by readPump
@@ -126,7 +129,7 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 		s.rooms.leave(room)
 		<-s.places
 	}
-	conn, err := s.upgrader.Upgrade(w, r, nil)
+	conn, err := s.upgrader.Upgrade(corking{w}, r, nil)
 	if err != nil {
 		leave() // the peer has its answer, or is gone
 		return
@@ -295,8 +298,8 @@ func (c *Client) listen() ending {
 		if err := alive(); err != nil {
 			return err
 		}
-		// The peer has as long for a pong as for a message, and may be busy with one.
-		err := c.conn.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add(writeWait))
+		// The pong has as long as the longest write, which the peer may be busy with.
+		err := c.conn.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add((1+mostCorked)*writeWait))
 		if isTimeout(err) {
 			return errUnread
 		}
@@ -452,7 +455,7 @@ func (c *Client) writePump() {
 
 // linger gives the peer time to read to the end and hang up first.
 func (c *Client) linger() {
-	if conn, ok := c.conn.NetConn().(interface{ CloseWrite() error }); ok {
+	if conn, ok := c.conn.NetConn().(*corkedConn).Conn.(interface{ CloseWrite() error }); ok {
 		conn.CloseWrite() // an error says that there is nobody to tell
 	}
 	select {
@@ -461,11 +464,13 @@ func (c *Client) linger() {
 	}
 }
 
-// deliver writes batches to the peer, several in one frame when several wait and fit. It
-// returns nil when the hub has closed the queue and it is empty, or the peer would not
-// come to the end of it in time.
+// deliver writes batches to the peer: several in one frame when several wait and fit, and
+// several frames in one write when they do not. It returns nil when the hub has closed the
+// queue and it is empty, or the peer would not come to the end of it in time.
 func (c *Client) deliver() error {
+	line := c.conn.NetConn().(*corkedConn)
 	var next *batch // taken from the queue, but not with the one before it
+	corked := 0     // frames that go out with the next
 	for {
 		b := next
 		if b == nil {
@@ -475,9 +480,17 @@ func (c *Client) deliver() error {
 			return nil
 		}
 		next = c.waiting()
-		c.writing.Store(c.hub.second.Load())
+		c.begin(1 + corked)
+		s := b.spelled[c.wire]
+		alone := s.frame != nil && !fits(len(s.text), next, c.wire)
+		if alone && s.text != nil && next != nil && corked < mostCorked {
+			corked++
+		} else {
+			corked = 0
+		}
+		line.cork = corked > 0
 		var err error
-		if s := b.spelled[c.wire]; s.frame != nil && !fits(s.text, next, c.wire) {
+		if alone {
 			err = c.conn.WritePreparedMessage(s.frame)
 		} else {
 			next, err = c.deliverJoined(b, next)
@@ -488,6 +501,11 @@ func (c *Client) deliver() error {
 			return err
 		}
 	}
+}
+
+// begin notes that a write begins, which has writeWait for each of so many frames.
+func (c *Client) begin(frames int) {
+	c.writing.Store(c.hub.second.Load() + int64(frames)*int64(writeWait/onlinePause))
 }
 
 // isTooSlow reports whether the hub has dropped the client for that.
@@ -510,40 +528,100 @@ func (c *Client) waiting() *batch {
 	}
 }
 
-// fits reports whether the next batch is lines that have room in a frame behind text.
-func fits(text []byte, next *batch, w wire) bool {
-	if text == nil || next == nil {
+// fits reports whether the next batch is lines that have room in a frame behind so many bytes.
+func fits(size int, next *batch, w wire) bool {
+	if size == 0 || next == nil {
 		return false
 	}
-	more := next.spelled[w].text
-	return more != nil && len(text)+1+len(more) <= maxFrame
+	more := len(next.spelled[w].text)
+	return more > 0 && size+1+more <= maxFrame
 }
 
-var frames = sync.Pool{New: func() any { return new([maxFrame]byte) }}
+var newline = []byte{'\n'}
 
 // deliverJoined writes a batch, with what it replays, and with what waits behind it, next
 // first, and fits into a frame with it. It returns the first batch that does not, or nil.
 func (c *Client) deliverJoined(b, next *batch) (*batch, error) {
-	buf := frames.Get().(*[maxFrame]byte)
-	defer frames.Put(buf)
-	text := append(buf[:0], b.spelled[c.wire].text...)
+	w, err := c.conn.NextWriter(websocket.TextMessage)
+	if err != nil {
+		return next, err
+	}
+	text := b.spelled[c.wire].text
+	w.Write(text) // an error is Close's, too
+	size := len(text)
 	for _, k := range b.replay {
-		if len(text)+1+len(k.line) > maxFrame {
-			if err := c.conn.WriteMessage(websocket.TextMessage, text); err != nil {
+		if size+1+len(k.line) > maxFrame {
+			if err := w.Close(); err != nil {
 				return next, err
 			}
-			c.writing.Store(c.hub.second.Load())
-			text = buf[:0]
+			c.begin(1)
+			if w, err = c.conn.NextWriter(websocket.TextMessage); err != nil {
+				return next, err
+			}
+			size = 0
 		}
-		if len(text) > 0 {
-			text = append(text, '\n')
+		if size > 0 {
+			w.Write(newline)
+			size++
 		}
-		text = append(text, k.line...)
+		w.Write(k.line)
+		size += len(k.line)
 	}
-	for fits(text, next, c.wire) {
-		text = append(append(text, '\n'), next.spelled[c.wire].text...)
+	for fits(size, next, c.wire) {
+		text := next.spelled[c.wire].text
+		w.Write(newline)
+		w.Write(text)
+		size += 1 + len(text)
 		next.take()
 		next = c.waiting()
 	}
-	return next, c.conn.WriteMessage(websocket.TextMessage, text)
+	return next, w.Close()
+}
+
+// A corkedConn is a client's connection as the library writes to it. While the cork is in,
+// what is written waits here, and goes out with what comes next in one write(2). It waits
+// by reference, so that only frames which nobody changes may: those that are prepared.
+type corkedConn struct {
+	net.Conn
+	cork bool // writePump's: another frame follows
+
+	// under the library's lock
+	waiting  net.Buffers
+	deadline bool // there is one for writing
+}
+
+// Write writes p behind what waits, or has it wait, too. A control frame, whose opcode is
+// 8 or more (RFC 6455, section 5.2), never waits: it may be the last.
+func (c *corkedConn) Write(p []byte) (int, error) {
+	switch {
+	case p[0]&8 == 0 && c.cork:
+		c.waiting = append(c.waiting, p)
+		return len(p), nil
+	case len(c.waiting) == 0:
+		return c.Conn.Write(p)
+	}
+	all := append(c.waiting, p)
+	c.waiting = all[:0]
+	if _, err := all.WriteTo(c.Conn); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// SetWriteDeadline passes on what changes something. With each frame the library says
+// again that there is none.
+func (c *corkedConn) SetWriteDeadline(t time.Time) error {
+	if t.IsZero() && !c.deadline {
+		return nil
+	}
+	c.deadline = !t.IsZero()
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// corking is the answer to a handshake, whose connection it hands on corked.
+type corking struct{ http.ResponseWriter }
+
+func (w corking) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	return &corkedConn{Conn: conn}, buffered, err
 }

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -234,7 +236,7 @@ func TestSlowListenerIsAlive(t *testing.T) {
 			log := logged(t)
 			chat := startChat(t, unlimited)
 			ada := chat.join("")
-			chat.readSlowly(rate)
+			chat.upgrade().readSlowly(rate)
 			time.Sleep(pingPeriod - 4*time.Second)
 			for range 12 * rate / maxText { // twelve seconds' worth
 				ada.say(strings.Repeat("x", maxText))
@@ -244,6 +246,68 @@ func TestSlowListenerIsAlive(t *testing.T) {
 			chat.wantClients(2)
 			wantLogged(t, log, 0, "dropped")
 		})
+	}
+}
+
+// One on a very slow line is behind by frames so long that no two fit into one. They go
+// out in one write, which has as long for each as for one. A ping meanwhile is answered,
+// if late.
+func TestSlowLineFallsBehind(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const lines, rate = 6, 1000
+		chat := startChat(t, unlimited)
+		chat.network.window = 16 << 10
+		ada := chat.join("")
+		conn := chat.upgradeTo("/ws", "chat.v1")
+		slow := conn.readSlowly(rate)
+		for range lines {
+			ada.say(strings.Repeat(`"`, maxText)) // two bytes each on chat.v1
+			synctest.Wait()
+		}
+		time.Sleep(12 * time.Second) // now three are under way, for 25 s
+		conn.send(masked(fin|pingFrame, "there?"))
+		time.Sleep(lines * 2 * maxText / rate * time.Second)
+		chat.wantClients(2)
+		if heard := slow.heard(`"type":"message"`); heard != lines {
+			t.Errorf("heard %d lines, want %d", heard, lines)
+		}
+		if slow.heard("there?") != 1 {
+			t.Error("no pong")
+		}
+	})
+}
+
+// tape is a connection that keeps what is written to it.
+type tape struct {
+	net.Conn
+	heard bytes.Buffer
+}
+
+func (t *tape) Write(p []byte) (int, error) { return t.heard.Write(p) }
+
+// What a cork holds back goes out in front of what comes next, at the latest with a control frame.
+func TestCork(t *testing.T) {
+	var tape tape
+	conn := &corkedConn{Conn: &tape}
+	for i, step := range []struct {
+		cork         bool
+		write, reads string
+	}{
+		{false, "\x81\x01a", "\x81\x01a"},
+		{true, "\x81\x01b", ""},
+		{true, "\x81\x01c", ""},
+		{false, "\x81\x01d", "\x81\x01b\x81\x01c\x81\x01d"},
+		{true, "\x81\x01e", ""},
+		{true, "\x8a\x00", "\x81\x01e\x8a\x00"},
+		{true, "\x88\x00", "\x88\x00"},
+	} {
+		conn.cork = step.cork
+		if n, err := conn.Write([]byte(step.write)); n != len(step.write) || err != nil {
+			t.Errorf("step %d: wrote %d, %v", i, n, err)
+		}
+		if got := string(tape.heard.Next(tape.heard.Len())); got != step.reads {
+			t.Errorf("step %d: its peer reads %q, want %q", i, got, step.reads)
+		}
 	}
 }
 

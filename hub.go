@@ -275,7 +275,7 @@ func (h *Hub) remind(w wire, b *batch) {
 func (h *Hub) tick(now time.Time) {
 	second := h.second.Add(1)
 	for c := range h.clients {
-		if since := c.writing.Load(); since > 0 && time.Duration(second-since)*onlinePause > writeWait {
+		if end := c.writing.Load(); end > 0 && second > end {
 			h.drop(c, stuck)
 			c.conn.Close() // there is no way to tell it
 		}

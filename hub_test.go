@@ -225,6 +225,28 @@ func TestWriteLimit(t *testing.T) {
 	})
 }
 
+// One stops reading while more waits for it than goes into one write: it has writeWait for
+// each frame of that write.
+func TestWriteLimitOfABacklog(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		chat := startChat(t, unlimited)
+		ada := chat.join("")
+		chat.network.window = 1 << 10
+		stuck := chat.upgradeTo("/ws", "chat.v1")
+		for range 20 {
+			ada.say(strings.Repeat(`"`, maxText)) // on chat.v1 so long that no two fit into a frame
+			synctest.Wait()
+		}
+		for range 2 { // the hello, and the first line, which went out alone
+			stuck.next()
+		}
+		time.Sleep((1+mostCorked)*writeWait - time.Second)
+		chat.wantClients(2)
+		time.Sleep(2 * time.Second)
+		chat.wantClients(1)
+	})
+}
+
 // One sends 30,000 messages at once, while twenty read at 400 KB/s and one of them
 // asks something.
 func TestFlood(t *testing.T) {
@@ -234,7 +256,7 @@ func TestFlood(t *testing.T) {
 		ada := chat.join("")
 		readers := make([]*slowReader, 20)
 		for i := range readers {
-			readers[i] = chat.readSlowly(400_000)
+			readers[i] = chat.upgrade().readSlowly(400_000)
 		}
 		flooder := chat.upgrade()
 		go func() { // as fast as its line takes it: for most of an hour
@@ -519,7 +541,7 @@ func TestStopWithASlowLine(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		chat := startChat(t, unlimited)
 		ada := chat.join("")
-		slow := chat.readSlowly(100_000)
+		slow := chat.upgrade().readSlowly(100_000)
 		for i := range 80 {
 			ada.say(fmt.Sprint("n", i, ";", strings.Repeat("x", 4000)))
 			synctest.Wait()

@@ -217,7 +217,7 @@ func newServer(origins []string, rate float64, maxClients int) *server {
 		Subprotocols:     []string{subprotocol},
 		HandshakeTimeout: time.Second, // to write an answer that any socket's buffer has room for; a stop waits for it
 		ReadBufferSize:   512,
-		WriteBufferSize:  1024,
+		WriteBufferSize:  maxFrame,
 		WriteBufferPool:  new(sync.Pool),
 		CheckOrigin:      s.allows,
 		Error:            s.refuse,

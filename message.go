@@ -145,7 +145,7 @@ func (b *batch) count(clients int, taken chan<- struct{}) {
 	b.taken = taken
 }
 
-// take notes that one more client has taken the batch: it is being written, or was.
+// take notes that one more client has taken the batch: it is written, or about to be.
 func (b *batch) take() {
 	if b.taken == nil || b.untaken.Add(-1) != b.few {
 		return
