@@ -15,7 +15,7 @@ const (
 	keptBytes    = 128 * 1024 // and as spelled
 	newcomerGets = 50         // of those, who does not say where it left off
 
-	gatherWait = 10 * time.Millisecond // at most, for most to take a batch before the next is made; and a third of that for their answers
+	gatherWait = 20 * time.Millisecond // at most, for most to take a batch before the next is made; and a third of that for their answers
 	shortRest  = time.Millisecond      // what is less is not worth a timer, which may be as late as that
 
 	namesShown   = 50               // people up to whom all are named
