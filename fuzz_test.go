@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -25,27 +24,9 @@ func FuzzWire(f *testing.F) {
 	}
 	f.Add("chat.v1", []byte(masked(fin|text, `{"text":"hello","ref":"r"}`)+masked(fin|text, `{"text":"hello","ref":"r"}`)))
 	f.Add("chat.v1", []byte(masked(fin|text, `{"text":"\u2028\ud800","ref":["r"]}`)))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		f.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	go func() { done <- newServer(nil, 0, 1000).serve(ctx, l, nil) }()
-	f.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			f.Error(err)
-		}
-	})
-	join := func() *websocket.Conn {
-		conn, _, err := websocket.DefaultDialer.Dial("ws://"+l.Addr().String()+"/ws", nil)
-		if err != nil {
-			f.Fatal(err)
-		}
-		return conn
-	}
-	speaker, witness := join(), join()
+	addr, _ := listenAndServe(f)
+	speaker, witness := enter(f, addr), enter(f, addr)
+	speaker.SetReadDeadline(time.Time{})
 	go io.Copy(io.Discard, speaker.NetConn())
 	turn := 0
 
@@ -53,7 +34,7 @@ func FuzzWire(f *testing.F) {
 		if subprotocol != "chat.v1" {
 			subprotocol = "" // as good as any other
 		}
-		rogue, err := net.Dial("tcp", l.Addr().String())
+		rogue, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}

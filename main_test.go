@@ -303,7 +303,7 @@ func TestAddresses(t *testing.T) {
 // From here on real sockets and real time, and the program as a process.
 
 // listenAndServe starts a server on a port of its own. It stops, quickly, with the test.
-func listenAndServe(t *testing.T) (addr string, stop func()) {
+func listenAndServe(t testing.TB) (addr string, stop func()) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -321,13 +321,26 @@ func listenAndServe(t *testing.T) (addr string, stop func()) {
 	return l.Addr().String(), stop
 }
 
-func dial(t *testing.T, addr string) *websocket.Conn {
+func dial(t testing.TB, addr string) *websocket.Conn {
 	conn, _, err := websocket.DefaultDialer.Dial("ws://"+addr+"/ws", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	return conn
+}
+
+// enter dials, and returns when the client is in the room: the answer to the handshake
+// comes a moment earlier.
+func enter(t testing.TB, addr string) *websocket.Conn {
+	conn := dial(t, addr)
+	if err := conn.WriteMessage(websocket.TextMessage, []byte("here I am")); err != nil {
+		t.Fatal(err)
+	}
+	if _, text, err := conn.ReadMessage(); !strings.Contains(string(text), "here I am") {
+		t.Fatalf("%q, %v", text, err)
+	}
 	return conn
 }
 
@@ -348,9 +361,7 @@ func TestStopOnSockets(t *testing.T) {
 	addr, stop := listenAndServe(t)
 	people := make([]*websocket.Conn, 20)
 	for i := range people {
-		people[i] = dial(t, addr)
-		people[i].WriteMessage(websocket.TextMessage, []byte("here I am"))
-		people[i].ReadMessage() // it is in the room
+		people[i] = enter(t, addr)
 	}
 	var all sync.WaitGroup
 	heard := make([]strings.Builder, len(people))
@@ -583,7 +594,10 @@ func endsBySignal(t *testing.T) bool {
 func TestNoDescriptorLeft(t *testing.T) {
 	p := start(t, "sh", "-c", `ulimit -n 40 && exec "$0" -addr 127.0.0.1:0`, self(t))
 	addr := p.waitFor(t, `listening on (\S+)`)
-	ada, bob := dial(t, addr), dial(t, addr)
+	ada, bob := enter(t, addr), enter(t, addr)
+	if _, text, err := ada.ReadMessage(); string(text) != "here I am" {
+		t.Errorf("%q, %v", text, err) // and bob is there, too
+	}
 	var crowd []net.Conn
 	for range 60 {
 		conn, err := net.Dial("tcp", addr)
