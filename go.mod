@@ -1,5 +1,5 @@
 module chat
 
-go 1.25.0
+go 1.26
 
 require github.com/gorilla/websocket v1.5.3
