@@ -48,14 +48,14 @@ const (
 // closes send, and writePump says goodbye. When writing ends, writePump closes
 // the connection, and reading fails.
 type Client struct {
-	hub   *Hub
-	conn  *websocket.Conn
-	wire  wire
-	peer  string // for the log
-	room  string
-	name  string   // "" for one who gave none
-	from  string   // tells apart people of one name
-	after position // where it left off
+	hub      *Hub
+	conn     *websocket.Conn
+	protocol protocol
+	peer     string // for the log
+	room     string
+	name     string   // "" for one who gave none
+	from     string   // tells apart people of one name
+	after    position // where it left off
 
 	send   chan *batch   // closed by the hub, and only by the hub
 	gone   chan struct{} // closed by the hub together with send, which only writePump may receive from
@@ -149,9 +149,9 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 		deaf:  make(chan struct{}),
 	}
 	if conn.Subprotocol() == subprotocol {
-		c.wire = chatV1
+		c.protocol = chatV1
 	}
-	s.counters.connections[c.wire].Add(1)
+	s.counters.connections[c.protocol].Add(1)
 	if s.rate > 0 {
 		c.interval = time.Duration(float64(time.Second) / s.rate)
 	}
@@ -161,7 +161,7 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 	go c.readPump()
 	go func() {
 		c.writePump()
-		s.counters.left[c.wire].Add(1)
+		s.counters.left[c.protocol].Add(1)
 		leave()
 	}()
 }
@@ -339,7 +339,7 @@ var readBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 // no more is allocated than has come. When it is not as it should be, the ending says why.
 func (c *Client) read(r io.Reader) (message, *ending) {
 	limit := maxText
-	if c.wire == chatV1 {
+	if c.protocol == chatV1 {
 		limit = maxSaid
 	}
 	buf := readBuffers.Get().(*bytes.Buffer)
@@ -359,7 +359,7 @@ func (c *Client) read(r io.Reader) (message, *ending) {
 	if !utf8.Valid(frame) {
 		return message{}, &ending{websocket.CloseInvalidFramePayloadData, "text must be UTF-8", "not UTF-8"}
 	}
-	if c.wire == classic {
+	if c.protocol == classic {
 		return message{from: c, text: cleanText(string(frame))}, nil
 	}
 	s, bad := readSaid(frame)
@@ -481,8 +481,8 @@ func (c *Client) deliver() error {
 		}
 		next = c.waiting()
 		c.begin(1 + corked)
-		s := b.spelled[c.wire]
-		alone := s.frame != nil && !fits(len(s.text), next, c.wire)
+		s := b.spelled[c.protocol]
+		alone := s.frame != nil && !fits(len(s.text), next, c.protocol)
 		if alone && s.text != nil && next != nil && corked < mostCorked {
 			corked++
 		} else {
@@ -529,7 +529,7 @@ func (c *Client) waiting() *batch {
 }
 
 // fits reports whether the next batch is lines that have room in a frame behind so many bytes.
-func fits(size int, next *batch, w wire) bool {
+func fits(size int, next *batch, w protocol) bool {
 	if size == 0 || next == nil {
 		return false
 	}
@@ -546,7 +546,7 @@ func (c *Client) deliverJoined(b, next *batch) (*batch, error) {
 	if err != nil {
 		return next, err
 	}
-	text := b.spelled[c.wire].text
+	text := b.spelled[c.protocol].text
 	w.Write(text) // an error is Close's, too
 	size := len(text)
 	for _, k := range b.replay {
@@ -567,8 +567,8 @@ func (c *Client) deliverJoined(b, next *batch) (*batch, error) {
 		w.Write(k.line)
 		size += len(k.line)
 	}
-	for fits(size, next, c.wire) {
-		text := next.spelled[c.wire].text
+	for fits(size, next, c.protocol) {
+		text := next.spelled[c.protocol].text
 		w.Write(newline)
 		w.Write(text)
 		size += 1 + len(text)

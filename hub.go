@@ -41,20 +41,20 @@ type Hub struct {
 	taken    chan struct{} // most have taken a batch
 
 	// owned by run
-	clients   map[*Client]bool
-	speaking  [wires]int           // how many clients there are on each wire
-	people    map[string]*presence // those clients' users, by from
-	history   *history
-	text      [wires][]byte // the batch being gathered, on those wires that somebody speaks
-	waiting   int           // messages in it
-	begun     time.Time     // when the first of them was taken
-	line      []byte        // scratch: one message on the classic wire
-	giving    bool          // what is said gathers, until
-	patience  *time.Timer   // runs out
-	gave      time.Time     // when all had been given the last batch
-	changed   bool          // people, since
-	announced time.Time     // when it was last told who is here
-	pinged    time.Time     // when all were last pinged
+	clients           map[*Client]bool
+	clientsByProtocol [numProtocols]int    // how many clients there are on each wire
+	people            map[string]*presence // those clients' users, by from
+	history           *history
+	text              [numProtocols][]byte // the batch being gathered, on those wires that somebody speaks
+	waiting           int                  // messages in it
+	begun             time.Time            // when the first of them was taken
+	line              []byte               // scratch: one message on the classic wire
+	giving            bool                 // what is said gathers, until
+	patience          *time.Timer          // runs out
+	gave              time.Time            // when all had been given the last batch
+	changed           bool                 // people, since
+	announced         time.Time            // when it was last told who is here
+	pinged            time.Time            // when all were last pinged
 }
 
 // A departure is a client that goes, and how its connection ends.
@@ -149,7 +149,7 @@ func (h *Hub) run(ctx context.Context) {
 // what was said, so that there is neither a gap before what is said next nor an overlap.
 func (h *Hub) admit(c *Client) {
 	h.clients[c] = true
-	h.speaking[c.wire]++
+	h.clientsByProtocol[c.protocol]++
 	p := h.people[c.from]
 	if p == nil {
 		p = new(presence)
@@ -158,7 +158,7 @@ func (h *Hub) admit(c *Client) {
 	p.name = c.shownName()
 	p.tabs++
 	h.changed = true
-	if c.wire == classic {
+	if c.protocol == classic {
 		return
 	}
 	replay, missed := h.history.since(c.after)
@@ -195,7 +195,7 @@ func (h *Hub) gather(m message) {
 	k := h.history.add(m, now)
 	h.spoken.Store(true)
 	h.line = m.appendClassic(h.line[:0])
-	lines := [wires][]byte{classic: h.line, chatV1: k.line}
+	lines := [numProtocols][]byte{classic: h.line, chatV1: k.line}
 	for w, line := range lines {
 		if len(h.text[w])+1+len(line) > maxFrame {
 			h.flush()
@@ -206,7 +206,7 @@ func (h *Hub) gather(m message) {
 	}
 	h.waiting++
 	for w, line := range lines {
-		if h.speaking[w] == 0 {
+		if h.clientsByProtocol[w] == 0 {
 			continue
 		}
 		if len(h.text[w]) > 0 {
@@ -259,9 +259,9 @@ func (h *Hub) give(c *Client, b *batch) bool {
 
 // remind hands a batch to those clients on a wire who have room for it: the others
 // have something better to read.
-func (h *Hub) remind(w wire, b *batch) {
+func (h *Hub) remind(w protocol, b *batch) {
 	for c := range h.clients {
-		if c.wire != w {
+		if c.protocol != w {
 			continue
 		}
 		select {
@@ -290,7 +290,7 @@ func (h *Hub) tick(now time.Time) {
 		pause = crowdedPause
 	}
 	since := now.Sub(h.announced)
-	if h.speaking[chatV1] > 0 && (h.changed && since >= pause || since >= onlineBeat) {
+	if h.clientsByProtocol[chatV1] > 0 && (h.changed && since >= pause || since >= onlineBeat) {
 		h.announced, h.changed = now, false
 		b := new(batch)
 		b.spelled[chatV1] = newSpelling(h.online())
@@ -318,7 +318,7 @@ func (h *Hub) drop(c *Client, e ending) {
 		return
 	}
 	delete(h.clients, c)
-	h.speaking[c.wire]--
+	h.clientsByProtocol[c.protocol]--
 	if p := h.people[c.from]; p.tabs > 1 {
 		p.tabs--
 	} else {

@@ -608,7 +608,7 @@ func BenchmarkBroadcast(b *testing.B) {
 			h := newHub(newJournal(), newCounters())
 			members := make([]*Client, 1000)
 			for i := range members {
-				members[i] = &Client{hub: h, wire: wire(w), from: fmt.Sprint(i), send: make(chan *batch, queueSize)}
+				members[i] = &Client{hub: h, protocol: protocol(w), from: fmt.Sprint(i), send: make(chan *batch, queueSize)}
 				h.admit(members[i])
 				members[i].send = make(chan *batch, queueSize) // without the greeting
 			}

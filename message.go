@@ -22,16 +22,16 @@ const (
 	maxFrame = 16 * 1024 // bytes of payload in one frame to a client; some refuse more than twice that
 )
 
-// A wire is one of the two ways in which clients are spoken to.
-type wire int
+// A protocol is one of the two ways in which clients are spoken to.
+type protocol int
 
 const (
-	classic wire = iota // a text frame holds bare lines, as in the gorilla example
-	chatV1              // the subprotocol chat.v1: a text frame holds JSON objects, one a line
-	wires               // how many there are
+	classic      protocol = iota // a text frame holds bare lines, as in the gorilla example
+	chatV1                       // the subprotocol chat.v1: a text frame holds JSON objects, one a line
+	numProtocols                 // how many there are
 )
 
-var wireNames = [wires]string{"classic", subprotocol}
+var protocolNames = [numProtocols]string{"classic", subprotocol}
 
 // A message is one line of chat on its way to the hub.
 type message struct {
@@ -130,7 +130,7 @@ func readSaid(frame []byte) (s said, e *ending) {
 //	a ping                 a frame without a text
 //	something for one      no frame: a hello and what was said before, or a message once more
 type batch struct {
-	spelled [wires]spelling
+	spelled [numProtocols]spelling
 	replay  []*kept // behind the text
 
 	untaken atomic.Int32    // clients that have yet to take it
@@ -168,7 +168,7 @@ func newSpelling(text []byte) spelling {
 }
 
 // ping is what the hub hands out when nobody may have spoken for a while.
-var ping = &batch{spelled: [wires]spelling{
+var ping = &batch{spelled: [numProtocols]spelling{
 	{frame: prepare(websocket.PingMessage, nil)},
 	{frame: prepare(websocket.PingMessage, nil)},
 }}

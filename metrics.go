@@ -24,12 +24,12 @@ var (
 // whoever looks after it. Anyone may add to them; none is ever decided by.
 type counters struct {
 	started     time.Time
-	connections [wires]atomic.Int64 // let in
-	left        [wires]atomic.Int64 // of these
-	messages    atomic.Int64        // taken by a hub, repeats aside
-	batches     atomic.Int64        // of messages
-	deliveries  atomic.Int64        // of messages as they were said: each counts once for each client to whom it was handed
-	fanout      histogram           // from taking a batch's first message until all were handed it
+	connections [numProtocols]atomic.Int64 // let in
+	left        [numProtocols]atomic.Int64 // of these
+	messages    atomic.Int64               // taken by a hub, repeats aside
+	batches     atomic.Int64               // of messages
+	deliveries  atomic.Int64               // of messages as they were said: each counts once for each client to whom it was handed
+	fanout      histogram                  // from taking a batch's first message until all were handed it
 	drops       tally
 	refusals    tally
 }
@@ -97,12 +97,12 @@ func (s *server) serveMetrics(w http.ResponseWriter, _ *http.Request) {
 
 	c := s.counters
 	family("chat_connections", "gauge", "Connections now, by wire.")
-	for w, name := range wireNames {
+	for w, name := range protocolNames {
 		left := c.left[w].Load() // before those that came, so that there are never fewer than none
 		fmt.Fprintf(&b, "chat_connections{wire=%q} %d\n", name, c.connections[w].Load()-left)
 	}
 	family("chat_connections_total", "counter", "Connections let in, by wire.")
-	for w, name := range wireNames {
+	for w, name := range protocolNames {
 		fmt.Fprintf(&b, "chat_connections_total{wire=%q} %d\n", name, c.connections[w].Load())
 	}
 	single("chat_rooms", "gauge", "Rooms now, the lobby among them.", s.rooms.count())

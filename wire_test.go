@@ -506,7 +506,7 @@ func TestRepeatOfOneTooSlow(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		h := newHub(newJournal(), newCounters())
-		slow := &Client{hub: h, wire: chatV1, from: "slow", send: make(chan *batch, 1), gone: make(chan struct{})}
+		slow := &Client{hub: h, protocol: chatV1, from: "slow", send: make(chan *batch, 1), gone: make(chan struct{})}
 		h.admit(slow) // its queue is full: it has not taken the hello
 		other := member(h)
 		h.broadcast <- message{from: slow, text: "hello", ref: "r"}
