@@ -57,10 +57,10 @@ type Client struct {
 	from     string   // tells apart people of one name
 	after    position // where it left off
 
-	send   chan *batch   // closed by the hub, and only by the hub
-	gone   chan struct{} // closed by the hub together with send, which only writePump may receive from
-	ending ending        // set by the hub before it closes them
-	deaf   chan struct{} // closed by readPump when it reads no more
+	send       chan *batch   // closed by the hub, and only by the hub
+	done       chan struct{} // closed by the hub together with send, which only writePump may receive from
+	disconnect disconnect    // set by the hub before it closes them
+	readDone   chan struct{} // closed by readPump when it reads no more
 
 	// writing is the hub's second by whose end the write under way must be over; 0 when there
 	// is none. The hub looks at it: a deadline would do, but costs a timer with every write.
@@ -74,13 +74,13 @@ type Client struct {
 	partial  bool          // a message has begun and is not yet whole
 }
 
-// An ending says how a connection ends: the close frame's code (RFC 6455,
+// An disconnect says how a connection ends: the close frame's code (RFC 6455,
 // section 7.4.1) and reason, in words for the page to show. When it is our doing, it
 // also makes a line in the log, and is counted as one of dropReasons.
-type ending struct {
+type disconnect struct {
 	code   int
 	reason string
-	drop   string // "" when it is not our doing
+	label  string // "" when it is not our doing
 }
 
 // serveWs lets a peer into a room, or answers why not. What stands first counts: a
@@ -137,16 +137,16 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 	conn.SetCompressionLevel(0) // none was agreed on; so a prepared frame is framed once for all
 
 	c := &Client{
-		hub:   hub,
-		conn:  conn,
-		peer:  peerOf(r),
-		room:  room,
-		name:  strings.Clone(cleanName(query.Get("name"))), // not a piece of the request, which it outlives
-		from:  s.from(query.Get("key")),
-		after: parsePosition(query.Get("after")),
-		send:  make(chan *batch, queueSize),
-		gone:  make(chan struct{}),
-		deaf:  make(chan struct{}),
+		hub:      hub,
+		conn:     conn,
+		peer:     peerOf(r),
+		room:     room,
+		name:     strings.Clone(cleanName(query.Get("name"))), // not a piece of the request, which it outlives
+		from:     s.from(query.Get("key")),
+		after:    parsePosition(query.Get("after")),
+		send:     make(chan *batch, queueSize),
+		done:     make(chan struct{}),
+		readDone: make(chan struct{}),
 	}
 	if conn.Subprotocol() == subprotocol {
 		c.protocol = chatV1
@@ -156,7 +156,7 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 		c.interval = time.Duration(float64(time.Second) / s.rate)
 	}
 	if !offer(c.hub, c.hub.register, c) {
-		c.dismiss(stopping)
+		c.startClose(stopping)
 	}
 	go c.readPump()
 	go func() {
@@ -216,11 +216,11 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, status int, reas
 	http.Error(w, sentence, status)
 }
 
-// dismiss tells both pumps that the client is to go. The hub calls it, once, for
+// startClose tells both pumps that the client is to go. The hub calls it, once, for
 // each client it has had, and serveWs for one that the hub will never have.
-func (c *Client) dismiss(e ending) {
-	c.ending = e
-	close(c.gone)
+func (c *Client) startClose(e disconnect) {
+	c.disconnect = e
+	close(c.done)
 	close(c.send)
 	time.AfterFunc(closeWait, func() { c.conn.Close() }) // whatever the pumps are doing then
 }
@@ -258,30 +258,30 @@ func peerOf(r *http.Request) string {
 // it reads on without listening: a socket closed with unread input resets the
 // line, and a reset takes with it what the peer has not read yet, the reason first.
 func (c *Client) readPump() {
-	defer close(c.deaf)
+	defer close(c.readDone)
 	e := c.listen()
-	offer(c.hub, c.hub.unregister, departure{c, e})
+	offer(c.hub, c.hub.unregister, leave{c, e})
 	c.conn.SetReadDeadline(time.Time{}) // from here on writePump decides how long
 	io.Copy(io.Discard, c.conn.NetConn())
 }
 
-// errGone is what readPump gets when it asks on behalf of a client that was dropped.
-var errGone = errors.New("dropped")
+// errDisconnected is what readPump gets when it asks on behalf of a client that was dropped.
+var errDisconnected = errors.New("dropped")
 
-// errUnread is what readPump gets when the peer did not take the pong it had asked for.
-var errUnread = errors.New("pong not taken")
+// errPongTimeout is what readPump gets when the peer did not take the pong it had asked for.
+var errPongTimeout = errors.New("pong not taken")
 
 var (
-	stopping = ending{websocket.CloseGoingAway, "the server is stopping", ""}
-	tooLong  = ending{websocket.CloseMessageTooBig, fmt.Sprintf("a message may have %d bytes", maxText), "too long"}
-	stuck    = ending{websocket.CloseTryAgainLater, fmt.Sprintf("did not take a frame within %v", writeWait), "stuck"}
-	tooSlow  = ending{websocket.CloseTryAgainLater, "too slow", "too slow"}
-	silent   = ending{websocket.CloseGoingAway, fmt.Sprintf("nothing heard for %v", pongWait), "silent"}
-	halfSaid = ending{websocket.CloseGoingAway, fmt.Sprintf("a message was not whole within %v", pongWait), "half said"}
+	stopping       = disconnect{websocket.CloseGoingAway, "the server is stopping", ""}
+	tooLong        = disconnect{websocket.CloseMessageTooBig, fmt.Sprintf("a message may have %d bytes", maxText), "too long"}
+	writeTimeout   = disconnect{websocket.CloseTryAgainLater, fmt.Sprintf("did not take a frame within %v", writeWait), "stuck"}
+	slowConsumer   = disconnect{websocket.CloseTryAgainLater, "too slow", "too slow"}
+	idleTimeout    = disconnect{websocket.CloseGoingAway, fmt.Sprintf("nothing heard for %v", pongWait), "silent"}
+	messageTimeout = disconnect{websocket.CloseGoingAway, fmt.Sprintf("a message was not whole within %v", pongWait), "half said"}
 )
 
 // listen hands the peer's messages to the hub and returns how that came to an end.
-func (c *Client) listen() ending {
+func (c *Client) listen() disconnect {
 	// A ping or a pong shows that the peer lives, but does not excuse a message
 	// that never becomes whole. Either costs as much as a message: to read it is as much work.
 	alive := func() error {
@@ -301,7 +301,7 @@ func (c *Client) listen() ending {
 		// The pong has as long as the longest write, which the peer may be busy with.
 		err := c.conn.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add((1+mostCorked)*writeWait))
 		if isTimeout(err) {
-			return errUnread
+			return errPongTimeout
 		}
 		return nil // if the line is broken, reading will show it
 	})
@@ -312,10 +312,10 @@ func (c *Client) listen() ending {
 		c.conn.SetReadDeadline(time.Now().Add(pongWait))
 		messageType, r, err := c.conn.NextReader()
 		if err != nil {
-			return endingFor(err)
+			return disconnectFor(err)
 		}
 		if messageType != websocket.TextMessage {
-			return ending{websocket.CloseUnsupportedData, "only text is said here", "not text"}
+			return disconnect{websocket.CloseUnsupportedData, "only text is said here", "not text"}
 		}
 		c.conn.SetReadDeadline(time.Now().Add(pongWait)) // to have it whole
 		c.partial = true
@@ -325,7 +325,7 @@ func (c *Client) listen() ending {
 		}
 		c.partial = false
 		if err := c.pace(); err != nil {
-			return endingFor(err)
+			return disconnectFor(err)
 		}
 		if m.text != "" && !offer(c.hub, c.hub.broadcast, m) {
 			return stopping
@@ -337,7 +337,7 @@ var readBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // read reads a message to its end and checks it. However long its frames say it is,
 // no more is allocated than has come. When it is not as it should be, the ending says why.
-func (c *Client) read(r io.Reader) (message, *ending) {
+func (c *Client) read(r io.Reader) (message, *disconnect) {
 	limit := maxText
 	if c.protocol == chatV1 {
 		limit = maxSaid
@@ -346,9 +346,9 @@ func (c *Client) read(r io.Reader) (message, *ending) {
 	defer readBuffers.Put(buf)
 	buf.Reset()
 	if _, err := buf.ReadFrom(io.LimitReader(r, int64(limit)+1)); err != nil {
-		e := endingFor(err)
-		if e == silent {
-			e = halfSaid
+		e := disconnectFor(err)
+		if e == idleTimeout {
+			e = messageTimeout
 		}
 		return message{}, &e
 	}
@@ -357,7 +357,7 @@ func (c *Client) read(r io.Reader) (message, *ending) {
 		return message{}, &tooLong
 	}
 	if !utf8.Valid(frame) {
-		return message{}, &ending{websocket.CloseInvalidFramePayloadData, "text must be UTF-8", "not UTF-8"}
+		return message{}, &disconnect{websocket.CloseInvalidFramePayloadData, "text must be UTF-8", "not UTF-8"}
 	}
 	if c.protocol == classic {
 		return message{from: c, text: cleanText(string(frame))}, nil
@@ -366,28 +366,28 @@ func (c *Client) read(r io.Reader) (message, *ending) {
 	return message{from: c, text: cleanText(s.Text), ref: s.Ref}, bad
 }
 
-// endingFor says how to end a connection from which reading gave err.
-func endingFor(err error) ending {
+// disconnectFor says how to end a connection from which reading gave err.
+func disconnectFor(err error) disconnect {
 	var closed *websocket.CloseError
 	var broken net.Error
 	switch {
 	case errors.As(err, &closed):
 		switch closed.Code {
 		case websocket.CloseNoStatusReceived, websocket.CloseAbnormalClosure: // no code to send back
-			return ending{websocket.CloseNormalClosure, "goodbye", ""}
+			return disconnect{websocket.CloseNormalClosure, "goodbye", ""}
 		}
-		return ending{closed.Code, "goodbye", ""}
+		return disconnect{closed.Code, "goodbye", ""}
 	case errors.Is(err, websocket.ErrReadLimit): // a length with its first bit set
 		return tooLong
-	case errors.Is(err, errUnread):
-		return tooSlow
+	case errors.Is(err, errPongTimeout):
+		return slowConsumer
 	case isTimeout(err):
-		return silent
-	case errors.As(err, &broken), errors.Is(err, io.EOF), errors.Is(err, errGone):
-		return ending{websocket.CloseNormalClosure, "goodbye", ""}
+		return idleTimeout
+	case errors.As(err, &broken), errors.Is(err, io.EOF), errors.Is(err, errDisconnected):
+		return disconnect{websocket.CloseNormalClosure, "goodbye", ""}
 	}
 	// What is left is what the library calls a breach of the protocol, and has told the peer.
-	return ending{websocket.CloseProtocolError, strings.TrimPrefix(err.Error(), "websocket: "), "protocol"}
+	return disconnect{websocket.CloseProtocolError, strings.TrimPrefix(err.Error(), "websocket: "), "protocol"}
 }
 
 // isTimeout reports whether err says that a deadline has passed.
@@ -401,8 +401,8 @@ func isTimeout(err error) bool {
 // once, when the client has been dropped.
 func (c *Client) pace() error {
 	select {
-	case <-c.gone:
-		return errGone
+	case <-c.done:
+		return errDisconnected
 	default:
 	}
 	if c.interval == 0 {
@@ -425,8 +425,8 @@ func (c *Client) pace() error {
 		c.hub.journal.printf("paced", "%s says more than -rate allows: it is read more slowly", c)
 	}
 	select {
-	case <-c.gone:
-		return errGone
+	case <-c.done:
+		return errDisconnected
 	case <-time.After(pause):
 		return nil
 	}
@@ -438,18 +438,18 @@ func (c *Client) pace() error {
 func (c *Client) writePump() {
 	err := c.deliver()
 	if err == nil {
-		farewell := websocket.FormatCloseMessage(c.ending.code, c.ending.reason)
+		farewell := websocket.FormatCloseMessage(c.disconnect.code, c.disconnect.reason)
 		err = c.conn.WriteControl(websocket.CloseMessage, farewell, time.Now().Add(closeWait))
 	}
 	if err == nil || err == websocket.ErrCloseSent { // the library has sent its own, in answer to a breach
 		c.linger()
 	}
 	c.conn.Close()
-	<-c.deaf
-	<-c.gone // as the hub has heard from readPump, if it did not know
-	if c.ending.drop != "" {
-		c.hub.counters.drops.add(c.ending.drop)
-		c.hub.journal.printf("dropped", "%s dropped: %s", c, c.ending.reason)
+	<-c.readDone
+	<-c.done // as the hub has heard from readPump, if it did not know
+	if c.disconnect.label != "" {
+		c.hub.counters.drops.add(c.disconnect.label)
+		c.hub.journal.printf("dropped", "%s dropped: %s", c, c.disconnect.reason)
 	}
 }
 
@@ -459,7 +459,7 @@ func (c *Client) linger() {
 		conn.CloseWrite() // an error says that there is nobody to tell
 	}
 	select {
-	case <-c.deaf:
+	case <-c.readDone:
 	case <-time.After(lingerWait):
 	}
 }
@@ -511,8 +511,8 @@ func (c *Client) begin(frames int) {
 // isTooSlow reports whether the hub has dropped the client for that.
 func (c *Client) isTooSlow() bool {
 	select {
-	case <-c.gone:
-		return c.ending == tooSlow
+	case <-c.done:
+		return c.disconnect == slowConsumer
 	default:
 		return false
 	}

@@ -28,11 +28,11 @@ const (
 // Hub is the room. One goroutine, run, owns everything under "owned by run";
 // everyone else reaches it through the channels, by offer.
 type Hub struct {
-	register   chan *Client   // who comes in
-	unregister chan departure // who goes, and how
-	broadcast  chan message   // what is said
-	forget     chan struct{}  // all that was said
-	stopped    chan struct{}  // closed by run when it returns
+	register   chan *Client  // who comes in
+	unregister chan leave    // who goes, and how
+	broadcast  chan message  // what is said
+	forget     chan struct{} // all that was said
+	stopped    chan struct{} // closed by run when it returns
 
 	journal  *journal
 	counters *counters
@@ -57,10 +57,10 @@ type Hub struct {
 	pinged            time.Time            // when all were last pinged
 }
 
-// A departure is a client that goes, and how its connection ends.
-type departure struct {
-	client *Client
-	ending ending
+// A leave is a client that goes, and how its connection ends.
+type leave struct {
+	client     *Client
+	disconnect disconnect
 }
 
 // A presence is somebody who is here, with any number of tabs.
@@ -72,7 +72,7 @@ type presence struct {
 func newHub(j *journal, c *counters) *Hub {
 	return &Hub{
 		register:   make(chan *Client),
-		unregister: make(chan departure),
+		unregister: make(chan leave),
 		broadcast:  make(chan message, 256), // so that those who speak at once share a batch
 		forget:     make(chan struct{}),
 		stopped:    make(chan struct{}),
@@ -126,7 +126,7 @@ func (h *Hub) run(ctx context.Context) {
 			h.admit(client)
 		case d := <-h.unregister:
 			h.sayWaiting() // what it said before it went counts
-			h.drop(d.client, d.ending)
+			h.drop(d.client, d.disconnect)
 		case m := <-broadcast:
 			runtime.Gosched() // whoever is about to speak does it now, and shares the batch
 			h.gather(m)
@@ -252,7 +252,7 @@ func (h *Hub) give(c *Client, b *batch) bool {
 	case c.send <- b:
 		return true
 	default:
-		h.drop(c, tooSlow)
+		h.drop(c, slowConsumer)
 		return false
 	}
 }
@@ -276,7 +276,7 @@ func (h *Hub) tick(now time.Time) {
 	second := h.second.Add(1)
 	for c := range h.clients {
 		if end := c.writing.Load(); end > 0 && second > end {
-			h.drop(c, stuck)
+			h.drop(c, writeTimeout)
 			c.conn.Close() // there is no way to tell it
 		}
 	}
@@ -310,10 +310,10 @@ func (h *Hub) online() []byte {
 	return spell(o)
 }
 
-// drop lets a client go: it is not heard from now on, and has closeWait to hear
+// label lets a client go: it is not heard from now on, and has closeWait to hear
 // what is in its queue and its ending. It may come twice, for a client found
 // too slow as it leaves: the first counts.
-func (h *Hub) drop(c *Client, e ending) {
+func (h *Hub) drop(c *Client, e disconnect) {
 	if !h.clients[c] {
 		return
 	}
@@ -325,7 +325,7 @@ func (h *Hub) drop(c *Client, e ending) {
 		delete(h.people, c.from)
 	}
 	h.changed = true
-	c.dismiss(e)
+	c.startClose(e)
 }
 
 // history is what was said last in a room. Only its hub's run uses it, but what it

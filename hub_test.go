@@ -297,7 +297,7 @@ func TestFlood(t *testing.T) {
 // member puts a client without a connection into the hub's room, before run. What it
 // is to hear is in its queue.
 func member(h *Hub) *Client {
-	c := &Client{hub: h, send: make(chan *batch, queueSize), gone: make(chan struct{})}
+	c := &Client{hub: h, send: make(chan *batch, queueSize), done: make(chan struct{})}
 	h.admit(c)
 	return c
 }
@@ -330,7 +330,7 @@ func TestWhatWaitsIsSaidFirst(t *testing.T) {
 				said = append(said, fmt.Sprint(i, strings.Repeat(".", i*20)))
 				h.broadcast <- message{from: ada, text: said[i]}
 			}
-			go offer(h, h.unregister, departure{ada, ending{}})
+			go offer(h, h.unregister, leave{ada, disconnect{}})
 			synctest.Wait()
 			if i%2 == 0 {
 				stop()
@@ -357,7 +357,7 @@ func TestGatherWait(t *testing.T) {
 			ada, bob := member(h), member(h)
 			member(h)
 			h.broadcast <- message{from: ada, text: "farewell"}
-			go offer(h, h.unregister, departure{ada, ending{}})
+			go offer(h, h.unregister, leave{ada, disconnect{}})
 			synctest.Wait()
 			go h.run(ctx)
 			synctest.Wait()
@@ -393,8 +393,8 @@ func TestTooSlowHasNoGap(t *testing.T) {
 			synctest.Wait()
 			said = append(said, fmt.Sprint(i))
 		}
-		if got := queued(t, slow); slow.ending != tooSlow || got != strings.Join(said[:queueSize], "\n") {
-			t.Errorf("%v, and what waits is %.100q", slow.ending, got)
+		if got := queued(t, slow); slow.disconnect != slowConsumer || got != strings.Join(said[:queueSize], "\n") {
+			t.Errorf("%v, and what waits is %.100q", slow.disconnect, got)
 		}
 		stop()
 		<-h.stopped

@@ -111,12 +111,12 @@ type said struct {
 
 // readSaid reads a chat.v1 client's frame, which must be valid UTF-8. When it is not
 // what it should be, the ending says how.
-func readSaid(frame []byte) (s said, e *ending) {
+func readSaid(frame []byte) (s said, e *disconnect) {
 	if !bytes.HasPrefix(bytes.TrimLeft(frame, " \t\r\n"), []byte("{")) || json.Unmarshal(frame, &s) != nil {
-		return s, &ending{websocket.ClosePolicyViolation, `a frame must be a JSON object {"text":"…","ref":"…"}`, "not JSON"}
+		return s, &disconnect{websocket.ClosePolicyViolation, `a frame must be a JSON object {"text":"…","ref":"…"}`, "not JSON"}
 	}
 	if len(s.Ref) > maxRef {
-		return s, &ending{websocket.ClosePolicyViolation, "a ref may have 64 bytes", "too long"}
+		return s, &disconnect{websocket.ClosePolicyViolation, "a ref may have 64 bytes", "too long"}
 	}
 	if len(s.Text) > maxText {
 		return s, &tooLong

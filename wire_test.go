@@ -506,7 +506,7 @@ func TestRepeatOfOneTooSlow(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		h := newHub(newJournal(), newCounters())
-		slow := &Client{hub: h, protocol: chatV1, from: "slow", send: make(chan *batch, 1), gone: make(chan struct{})}
+		slow := &Client{hub: h, protocol: chatV1, from: "slow", send: make(chan *batch, 1), done: make(chan struct{})}
 		h.admit(slow) // its queue is full: it has not taken the hello
 		other := member(h)
 		h.broadcast <- message{from: slow, text: "hello", ref: "r"}
@@ -516,8 +516,8 @@ func TestRepeatOfOneTooSlow(t *testing.T) {
 		if b := <-other.send; string(b.spelled[classic].text) != "hello" || <-other.send != nil {
 			t.Errorf("the other has heard %q, or something more", b.spelled[classic].text)
 		}
-		if slow.ending != tooSlow {
-			t.Errorf("it ended with %v", slow.ending)
+		if slow.disconnect != slowConsumer {
+			t.Errorf("it ended with %v", slow.disconnect)
 		}
 	})
 }
