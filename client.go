@@ -48,14 +48,14 @@ const (
 // closes send, and writePump says goodbye. When writing ends, writePump closes
 // the connection, and reading fails.
 type Client struct {
-	hub      *Hub
-	conn     *websocket.Conn
-	protocol protocol
-	peer     string // for the log
-	room     string
-	name     string   // "" for one who gave none
-	from     string   // tells apart people of one name
-	after    position // where it left off
+	hub         *Hub
+	conn        *websocket.Conn
+	protocol    protocol
+	peer        string // for the log
+	room        string
+	name        string   // "" for one who gave none
+	userID      string   // tells apart people of one name
+	resumeAfter position // where it left off
 
 	send       chan *batch   // closed by the hub, and only by the hub
 	done       chan struct{} // closed by the hub together with send, which only writePump may receive from
@@ -137,16 +137,16 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 	conn.SetCompressionLevel(0) // none was agreed on; so a prepared frame is framed once for all
 
 	c := &Client{
-		hub:      hub,
-		conn:     conn,
-		peer:     peerOf(r),
-		room:     room,
-		name:     strings.Clone(cleanName(query.Get("name"))), // not a piece of the request, which it outlives
-		from:     s.from(query.Get("key")),
-		after:    parsePosition(query.Get("after")),
-		send:     make(chan *batch, queueSize),
-		done:     make(chan struct{}),
-		readDone: make(chan struct{}),
+		hub:         hub,
+		conn:        conn,
+		peer:        peerOf(r),
+		room:        room,
+		name:        strings.Clone(cleanName(query.Get("name"))), // not a piece of the request, which it outlives
+		userID:      s.userID(query.Get("key")),
+		resumeAfter: parsePosition(query.Get("after")),
+		send:        make(chan *batch, queueSize),
+		done:        make(chan struct{}),
+		readDone:    make(chan struct{}),
 	}
 	if conn.Subprotocol() == subprotocol {
 		c.protocol = chatV1
@@ -168,7 +168,7 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 
 // from returns what tells the holder of a key from others of the same name. It gives
 // nothing of the key away, and stays the same until the server stops.
-func (s *server) from(key string) string {
+func (s *server) userID(key string) string {
 	var sum [8]byte
 	if key == "" {
 		rand.Read(sum[:])
@@ -184,19 +184,19 @@ func (s *server) from(key string) string {
 type position int64
 
 const (
-	unset   position = -1            // it has seen none
-	unknown position = math.MaxInt64 // it has, but not here
+	noPosition      position = -1            // it has seen none
+	unknownPosition position = math.MaxInt64 // it has, but not here
 )
 
 // parsePosition reads what a client says of where it left off. What it cannot read
 // is a position that is not known here.
 func parsePosition(after string) position {
 	if after == "" {
-		return unset
+		return noPosition
 	}
 	id, err := strconv.ParseInt(after, 10, 64)
 	if err != nil || id < 0 {
-		return unknown
+		return unknownPosition
 	}
 	return position(id)
 }
@@ -340,7 +340,7 @@ var readBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 func (c *Client) read(r io.Reader) (message, *disconnect) {
 	limit := maxText
 	if c.protocol == chatV1 {
-		limit = maxSaid
+		limit = maxClientFrame
 	}
 	buf := readBuffers.Get().(*bytes.Buffer)
 	defer readBuffers.Put(buf)
@@ -360,10 +360,10 @@ func (c *Client) read(r io.Reader) (message, *disconnect) {
 		return message{}, &disconnect{websocket.CloseInvalidFramePayloadData, "text must be UTF-8", "not UTF-8"}
 	}
 	if c.protocol == classic {
-		return message{from: c, text: cleanText(string(frame))}, nil
+		return message{sender: c, text: cleanText(string(frame))}, nil
 	}
-	s, bad := readSaid(frame)
-	return message{from: c, text: cleanText(s.Text), ref: s.Ref}, bad
+	s, bad := decodeClientMessage(frame)
+	return message{sender: c, text: cleanText(s.Text), clientMsgID: s.Ref}, bad
 }
 
 // disconnectFor says how to end a connection from which reading gave err.
@@ -481,7 +481,7 @@ func (c *Client) deliver() error {
 		}
 		next = c.waiting()
 		c.begin(1 + corked)
-		s := b.spelled[c.protocol]
+		s := b.payloads[c.protocol]
 		alone := s.frame != nil && !fits(len(s.text), next, c.protocol)
 		if alone && s.text != nil && next != nil && corked < mostCorked {
 			corked++
@@ -533,7 +533,7 @@ func fits(size int, next *batch, w protocol) bool {
 	if size == 0 || next == nil {
 		return false
 	}
-	more := len(next.spelled[w].text)
+	more := len(next.payloads[w].text)
 	return more > 0 && size+1+more <= maxFrame
 }
 
@@ -546,11 +546,11 @@ func (c *Client) deliverJoined(b, next *batch) (*batch, error) {
 	if err != nil {
 		return next, err
 	}
-	text := b.spelled[c.protocol].text
+	text := b.payloads[c.protocol].text
 	w.Write(text) // an error is Close's, too
 	size := len(text)
 	for _, k := range b.replay {
-		if size+1+len(k.line) > maxFrame {
+		if size+1+len(k.payload) > maxFrame {
 			if err := w.Close(); err != nil {
 				return next, err
 			}
@@ -564,11 +564,11 @@ func (c *Client) deliverJoined(b, next *batch) (*batch, error) {
 			w.Write(newline)
 			size++
 		}
-		w.Write(k.line)
-		size += len(k.line)
+		w.Write(k.payload)
+		size += len(k.payload)
 	}
 	for fits(size, next, c.protocol) {
-		text := next.spelled[c.protocol].text
+		text := next.payloads[c.protocol].text
 		w.Write(newline)
 		w.Write(text)
 		size += 1 + len(text)

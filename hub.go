@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	keptMessages = 500        // what a hub keeps of what was said, at most
-	keptBytes    = 128 * 1024 // and as spelled
-	newcomerGets = 50         // of those, who does not say where it left off
+	historyMessages  = 500        // what a hub keeps of what was said, at most
+	historyBytes     = 128 * 1024 // and as spelled
+	newcomerMessages = 50         // of those, who does not say where it left off
 
 	gatherWait = 20 * time.Millisecond // at most, for most to take a batch before the next is made; and a third of that for their answers
 	shortRest  = time.Millisecond      // what is less is not worth a timer, which may be as late as that
@@ -150,10 +150,10 @@ func (h *Hub) run(ctx context.Context) {
 func (h *Hub) admit(c *Client) {
 	h.clients[c] = true
 	h.clientsByProtocol[c.protocol]++
-	p := h.people[c.from]
+	p := h.people[c.userID]
 	if p == nil {
 		p = new(presence)
-		h.people[c.from] = p
+		h.people[c.userID] = p
 	}
 	p.name = c.shownName()
 	p.tabs++
@@ -161,11 +161,11 @@ func (h *Hub) admit(c *Client) {
 	if c.protocol == classic {
 		return
 	}
-	replay, missed := h.history.since(c.after)
-	text := spell(hello{"hello", c.room, c.shownName(), c.from, maxText, h.history.last, missed})
+	replay, missed := h.history.since(c.resumeAfter)
+	text := encode(hello{"hello", c.room, c.shownName(), c.userID, maxText, h.history.lastID, missed})
 	text = append(append(text, '\n'), h.online()...)
 	b := &batch{replay: replay}
-	b.spelled[chatV1].text = text
+	b.payloads[chatV1].text = text
 	c.send <- b // its queue is still empty
 }
 
@@ -181,13 +181,13 @@ func (h *Hub) sayWaiting() {
 // the sender has sent before, not knowing whether it arrived, was heard by everyone
 // else: the sender alone is told again.
 func (h *Hub) gather(m message) {
-	if !h.clients[m.from] {
+	if !h.clients[m.sender] {
 		return
 	}
-	if k := h.history.marks[mark{m.from.from, m.ref}]; k != nil {
+	if k := h.history.byKey[dedupeKey{m.sender.userID, m.clientMsgID}]; k != nil {
 		h.flush()
-		if h.clients[m.from] { // and was not found too slow just now
-			h.give(m.from, &batch{replay: []*kept{k}})
+		if h.clients[m.sender] { // and was not found too slow just now
+			h.give(m.sender, &batch{replay: []*entry{k}})
 		}
 		return
 	}
@@ -195,7 +195,7 @@ func (h *Hub) gather(m message) {
 	k := h.history.add(m, now)
 	h.spoken.Store(true)
 	h.line = m.appendClassic(h.line[:0])
-	lines := [numProtocols][]byte{classic: h.line, chatV1: k.line}
+	lines := [numProtocols][]byte{classic: h.line, chatV1: k.payload}
 	for w, line := range lines {
 		if len(h.text[w])+1+len(line) > maxFrame {
 			h.flush()
@@ -224,7 +224,7 @@ func (h *Hub) flush() {
 	b := new(batch)
 	for w, text := range h.text {
 		if len(text) > 0 {
-			b.spelled[w] = newSpelling(text)
+			b.payloads[w] = newPayload(text)
 			h.text[w] = text[:0]
 		}
 	}
@@ -293,7 +293,7 @@ func (h *Hub) tick(now time.Time) {
 	if h.clientsByProtocol[chatV1] > 0 && (h.changed && since >= pause || since >= onlineBeat) {
 		h.announced, h.changed = now, false
 		b := new(batch)
-		b.spelled[chatV1] = newSpelling(h.online())
+		b.payloads[chatV1] = newPayload(h.online())
 		h.remind(chatV1, b)
 	}
 }
@@ -307,7 +307,7 @@ func (h *Hub) online() []byte {
 		}
 		slices.Sort(o.Names)
 	}
-	return spell(o)
+	return encode(o)
 }
 
 // label lets a client go: it is not heard from now on, and has closeWait to hear
@@ -319,10 +319,10 @@ func (h *Hub) drop(c *Client, e disconnect) {
 	}
 	delete(h.clients, c)
 	h.clientsByProtocol[c.protocol]--
-	if p := h.people[c.from]; p.tabs > 1 {
+	if p := h.people[c.userID]; p.tabs > 1 {
 		p.tabs--
 	} else {
-		delete(h.people, c.from)
+		delete(h.people, c.userID)
 	}
 	h.changed = true
 	c.startClose(e)
@@ -331,39 +331,39 @@ func (h *Hub) drop(c *Client, e disconnect) {
 // history is what was said last in a room. Only its hub's run uses it, but what it
 // hands out is never written to again.
 type history struct {
-	kept  []*kept        // oldest first; entries are only ever added behind its end
-	bytes int            // of all their lines
-	marks map[mark]*kept // those that have one
-	last  int64          // id of the last message
-	gone  int64          // id of the last message that is no longer kept
+	entries []*entry             // oldest first; entries are only ever added behind its end
+	bytes   int                  // of all their lines
+	byKey   map[dedupeKey]*entry // those that have one
+	lastID  int64                // id of the last message
+	goneID  int64                // id of the last message that is no longer kept
 }
 
-// A mark is what a sender knows its message by.
-type mark struct{ from, ref string }
+// A dedupeKey is what a sender knows its message by.
+type dedupeKey struct{ userID, clientMsgID string }
 
 // newHistory returns an empty one, from whose ids one can tell that it began at now:
 // who knows of an earlier one may have missed something.
 func newHistory(now time.Time) *history {
-	return &history{marks: make(map[mark]*kept), last: now.UnixMicro(), gone: now.UnixMicro()}
+	return &history{byKey: make(map[dedupeKey]*entry), lastID: now.UnixMicro(), goneID: now.UnixMicro()}
 }
 
 // add keeps a message said now, and gives it the next id: the microseconds since
 // 1970, so that ids grow over a restart too, or one more than the last.
-func (h *history) add(m message, now time.Time) *kept {
-	h.last = max(h.last+1, now.UnixMicro())
-	k := m.keep(h.last, now)
-	h.kept = append(h.kept, k)
-	h.bytes += len(k.line)
-	if m.ref != "" {
-		h.marks[mark{k.from, k.ref}] = k
+func (h *history) add(m message, now time.Time) *entry {
+	h.lastID = max(h.lastID+1, now.UnixMicro())
+	k := m.newEntry(h.lastID, now)
+	h.entries = append(h.entries, k)
+	h.bytes += len(k.payload)
+	if m.clientMsgID != "" {
+		h.byKey[dedupeKey{k.userID, k.clientMsgID}] = k
 	}
-	for len(h.kept) > keptMessages || h.bytes > keptBytes {
-		first := h.kept[0]
-		h.kept = h.kept[1:]
-		h.bytes -= len(first.line)
-		h.gone = first.id
-		if first.ref != "" {
-			delete(h.marks, mark{first.from, first.ref})
+	for len(h.entries) > historyMessages || h.bytes > historyBytes {
+		first := h.entries[0]
+		h.entries = h.entries[1:]
+		h.bytes -= len(first.payload)
+		h.goneID = first.id
+		if first.clientMsgID != "" {
+			delete(h.byKey, dedupeKey{first.userID, first.clientMsgID})
 		}
 	}
 	return k
@@ -371,15 +371,15 @@ func (h *history) add(m message, now time.Time) *kept {
 
 // since returns the kept messages after an id, and whether more may have been said
 // after it than is kept. For an id not known here it is the last few, as for a newcomer.
-func (h *history) since(after position) (replay []*kept, missed bool) {
-	first := max(0, len(h.kept)-newcomerGets)
+func (h *history) since(after position) (replay []*entry, missed bool) {
+	first := max(0, len(h.entries)-newcomerMessages)
 	switch {
-	case after == unset:
-	case after > position(h.last):
+	case after == noPosition:
+	case after > position(h.lastID):
 		missed = true
 	default:
-		missed = int64(after) < h.gone
-		first = sort.Search(len(h.kept), func(i int) bool { return h.kept[i].id > int64(after) })
+		missed = int64(after) < h.goneID
+		first = sort.Search(len(h.entries), func(i int) bool { return h.entries[i].id > int64(after) })
 	}
-	return h.kept[first:len(h.kept):len(h.kept)], missed
+	return h.entries[first:len(h.entries):len(h.entries)], missed
 }

@@ -162,7 +162,7 @@ func TestStopsReading(t *testing.T) {
 		}
 
 		stuck.send(masked(fin|text, "am I still heard?"))
-		hub.broadcast <- message{from: client, text: "nor what was on its way?"}
+		hub.broadcast <- message{sender: client, text: "nor what was on its way?"}
 		bob.want()
 		// It reads on, in time to be told why. It would not have come to the end of its
 		// queue, so that is not sent.
@@ -306,13 +306,13 @@ func member(h *Hub) *Client {
 func queued(t *testing.T, c *Client) string {
 	var lines []string
 	for b := range c.send {
-		if len(b.spelled[classic].text) > maxFrame {
-			t.Errorf("a batch of %d bytes", len(b.spelled[classic].text))
+		if len(b.payloads[classic].text) > maxFrame {
+			t.Errorf("a batch of %d bytes", len(b.payloads[classic].text))
 		}
-		if b.spelled[chatV1].frame != nil {
+		if b.payloads[chatV1].frame != nil {
 			t.Error("framed for a wire that nobody speaks")
 		}
-		lines = append(lines, string(b.spelled[classic].text))
+		lines = append(lines, string(b.payloads[classic].text))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -328,7 +328,7 @@ func TestWhatWaitsIsSaidFirst(t *testing.T) {
 			var said []string
 			for i := range 100 {
 				said = append(said, fmt.Sprint(i, strings.Repeat(".", i*20)))
-				h.broadcast <- message{from: ada, text: said[i]}
+				h.broadcast <- message{sender: ada, text: said[i]}
 			}
 			go offer(h, h.unregister, leave{ada, disconnect{}})
 			synctest.Wait()
@@ -356,12 +356,12 @@ func TestGatherWait(t *testing.T) {
 			h := newHub(newJournal(), newCounters())
 			ada, bob := member(h), member(h)
 			member(h)
-			h.broadcast <- message{from: ada, text: "farewell"}
+			h.broadcast <- message{sender: ada, text: "farewell"}
 			go offer(h, h.unregister, leave{ada, disconnect{}})
 			synctest.Wait()
 			go h.run(ctx)
 			synctest.Wait()
-			h.broadcast <- message{from: bob, text: "and now?"}
+			h.broadcast <- message{sender: bob, text: "and now?"}
 			synctest.Wait()
 			if len(h.broadcast) != 1 {
 				t.Error("the hub did not wait")
@@ -387,7 +387,7 @@ func TestTooSlowHasNoGap(t *testing.T) {
 		go h.run(ctx)
 		var said []string
 		for i := range queueSize + 1 {
-			h.broadcast <- message{from: ada, text: fmt.Sprint(i)}
+			h.broadcast <- message{sender: ada, text: fmt.Sprint(i)}
 			synctest.Wait()
 			(<-ada.send).take()
 			synctest.Wait()
@@ -409,26 +409,26 @@ func TestRestAfterABatch(t *testing.T) {
 		h := newHub(newJournal(), newCounters())
 		ada, bob := member(h), member(h)
 		go h.run(ctx)
-		h.broadcast <- message{from: ada, text: "who is here?"}
+		h.broadcast <- message{sender: ada, text: "who is here?"}
 		synctest.Wait()
 		time.Sleep(6 * time.Millisecond)
 		(<-ada.send).take()
 		synctest.Wait()
 		time.Sleep(time.Millisecond)
-		h.broadcast <- message{from: ada, text: "I am"}
+		h.broadcast <- message{sender: ada, text: "I am"}
 		synctest.Wait()
 		if len(h.broadcast) != 1 {
 			t.Error("the hub did not rest")
 		}
 		time.Sleep(time.Millisecond / 2)
-		h.broadcast <- message{from: bob, text: "and I"}
+		h.broadcast <- message{sender: bob, text: "and I"}
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
 		if len(h.broadcast) != 0 {
 			t.Error("the hub is still resting")
 		}
 		<-bob.send // the question
-		if answers := string((<-bob.send).spelled[classic].text); answers != "I am\nand I" {
+		if answers := string((<-bob.send).payloads[classic].text); answers != "I am\nand I" {
 			t.Errorf("the next batch is %q", answers)
 		}
 		stop()
@@ -446,7 +446,7 @@ func TestRestIsBounded(t *testing.T) {
 			ada := member(h)
 			member(h)
 			go h.run(ctx)
-			h.broadcast <- message{from: ada, text: "who is here?"}
+			h.broadcast <- message{sender: ada, text: "who is here?"}
 			synctest.Wait()
 			time.Sleep(late)
 			for range 20 {
@@ -456,7 +456,7 @@ func TestRestIsBounded(t *testing.T) {
 					time.Sleep(time.Millisecond)
 				}
 			}
-			h.broadcast <- message{from: ada, text: "anybody?"}
+			h.broadcast <- message{sender: ada, text: "anybody?"}
 			synctest.Wait()
 			if len(h.broadcast) != 0 {
 				t.Errorf("told after %v, the hub is still waiting", late)
@@ -608,11 +608,11 @@ func BenchmarkBroadcast(b *testing.B) {
 			h := newHub(newJournal(), newCounters())
 			members := make([]*Client, 1000)
 			for i := range members {
-				members[i] = &Client{hub: h, protocol: protocol(w), from: fmt.Sprint(i), send: make(chan *batch, queueSize)}
+				members[i] = &Client{hub: h, protocol: protocol(w), userID: fmt.Sprint(i), send: make(chan *batch, queueSize)}
 				h.admit(members[i])
 				members[i].send = make(chan *batch, queueSize) // without the greeting
 			}
-			line := message{from: members[0], text: strings.Repeat("x", 64)}
+			line := message{sender: members[0], text: strings.Repeat("x", 64)}
 			b.ReportAllocs()
 			for b.Loop() {
 				h.gather(line)

@@ -15,11 +15,11 @@ import (
 const subprotocol = "chat.v1" // who asks for it (RFC 6455, section 1.9) is spoken to in JSON
 
 const (
-	maxText  = 4096      // bytes of one message as received
-	maxSaid  = 32 * 1024 // bytes of the JSON around it, where an escape takes up to six for one
-	maxRef   = 64        // bytes of a sender's own mark
-	maxName  = 32        // code points of a name
-	maxFrame = 16 * 1024 // bytes of payload in one frame to a client; some refuse more than twice that
+	maxText        = 4096      // bytes of one message as received
+	maxClientFrame = 32 * 1024 // bytes of the JSON around it, where an escape takes up to six for one
+	maxClientMsgID = 64        // bytes of a sender's own mark
+	maxName        = 32        // code points of a name
+	maxFrame       = 16 * 1024 // bytes of payload in one frame to a client; some refuse more than twice that
 )
 
 // A protocol is one of the two ways in which clients are spoken to.
@@ -35,17 +35,17 @@ var protocolNames = [numProtocols]string{"classic", subprotocol}
 
 // A message is one line of chat on its way to the hub.
 type message struct {
-	from *Client
-	text string // clean, not empty
-	ref  string // the sender's own mark; "" for none
+	sender      *Client
+	text        string // clean, not empty
+	clientMsgID string // the sender's own mark; "" for none
 }
 
 // appendClassic appends the message as the classic wire spells it: the bare
 // text, behind the name of one who gave a name. It is at most a name longer than
 // maxText, and so shorter than maxFrame.
 func (m message) appendClassic(b []byte) []byte {
-	if m.from.name != "" {
-		b = append(b, m.from.name...)
+	if m.sender.name != "" {
+		b = append(b, m.sender.name...)
 		b = append(b, ": "...)
 	}
 	return append(b, m.text...)
@@ -53,16 +53,16 @@ func (m message) appendClassic(b []byte) []byte {
 
 // A kept message is one that was said, as chat.v1 spells it for those who hear it
 // now and those who come later. Nobody changes it.
-type kept struct {
-	id        int64
-	from, ref string
-	line      []byte
+type entry struct {
+	id                  int64
+	userID, clientMsgID string
+	payload             []byte
 }
 
-// keep spells the message. The line is shorter than maxFrame, since of a clean text
+// newEntry spells the message. The line is shorter than maxFrame, since of a clean text
 // JSON escapes only quotation marks and backslashes.
-func (m message) keep(id int64, at time.Time) *kept {
-	return &kept{id, m.from.from, m.ref, spell(struct {
+func (m message) newEntry(id int64, at time.Time) *entry {
+	return &entry{id, m.sender.userID, m.clientMsgID, encode(struct {
 		Type string `json:"type"`
 		ID   int64  `json:"id"`
 		Time string `json:"time"`
@@ -70,7 +70,7 @@ func (m message) keep(id int64, at time.Time) *kept {
 		Name string `json:"name"`
 		Text string `json:"text"`
 		Ref  string `json:"ref,omitempty"`
-	}{"message", id, at.UTC().Format("2006-01-02T15:04:05.000Z"), m.from.from, m.from.shownName(), m.text, m.ref})}
+	}{"message", id, at.UTC().Format("2006-01-02T15:04:05.000Z"), m.sender.userID, m.sender.shownName(), m.text, m.clientMsgID})}
 }
 
 // hello is what a chat.v1 client is told first, once.
@@ -91,9 +91,9 @@ type online struct {
 	Names []string `json:"names,omitempty"` // while they are few
 }
 
-// spell returns v as one line of JSON, without escapes for HTML: what is shown is
+// encode returns v as one line of JSON, without escapes for HTML: what is shown is
 // only ever set as text. It cannot fail for the types above.
-func spell(v any) []byte {
+func encode(v any) []byte {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -103,19 +103,19 @@ func spell(v any) []byte {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
-// said is what a chat.v1 client sends.
-type said struct {
+// clientMessage is what a chat.v1 client sends.
+type clientMessage struct {
 	Text string `json:"text"`
 	Ref  string `json:"ref"`
 }
 
-// readSaid reads a chat.v1 client's frame, which must be valid UTF-8. When it is not
+// decodeClientMessage reads a chat.v1 client's frame, which must be valid UTF-8. When it is not
 // what it should be, the ending says how.
-func readSaid(frame []byte) (s said, e *disconnect) {
+func decodeClientMessage(frame []byte) (s clientMessage, e *disconnect) {
 	if !bytes.HasPrefix(bytes.TrimLeft(frame, " \t\r\n"), []byte("{")) || json.Unmarshal(frame, &s) != nil {
 		return s, &disconnect{websocket.ClosePolicyViolation, `a frame must be a JSON object {"text":"…","ref":"…"}`, "not JSON"}
 	}
-	if len(s.Ref) > maxRef {
+	if len(s.Ref) > maxClientMsgID {
 		return s, &disconnect{websocket.ClosePolicyViolation, "a ref may have 64 bytes", "too long"}
 	}
 	if len(s.Text) > maxText {
@@ -130,8 +130,8 @@ func readSaid(frame []byte) (s said, e *disconnect) {
 //	a ping                 a frame without a text
 //	something for one      no frame: a hello and what was said before, or a message once more
 type batch struct {
-	spelled [numProtocols]spelling
-	replay  []*kept // behind the text
+	payloads [numProtocols]payload
+	replay   []*entry // behind the text
 
 	untaken atomic.Int32    // clients that have yet to take it
 	few     int32           // of these, so few that they need not be waited for
@@ -156,19 +156,19 @@ func (b *batch) take() {
 	}
 }
 
-// A spelling is what a batch says on one wire, framed once for all who speak it.
-type spelling struct {
+// A payload is what a batch says on one wire, framed once for all who speak it.
+type payload struct {
 	text  []byte // lines joined by newlines, at most maxFrame bytes
 	frame *websocket.PreparedMessage
 }
 
-// newSpelling frames a copy of the text.
-func newSpelling(text []byte) spelling {
-	return spelling{bytes.Clone(text), prepare(websocket.TextMessage, text)}
+// newPayload frames a copy of the text.
+func newPayload(text []byte) payload {
+	return payload{bytes.Clone(text), prepare(websocket.TextMessage, text)}
 }
 
 // ping is what the hub hands out when nobody may have spoken for a while.
-var ping = &batch{spelled: [numProtocols]spelling{
+var ping = &batch{payloads: [numProtocols]payload{
 	{frame: prepare(websocket.PingMessage, nil)},
 	{frame: prepare(websocket.PingMessage, nil)},
 }}

@@ -56,7 +56,7 @@ func TestAppendClassic(t *testing.T) {
 		{"Ada", "hello", "Ada: hello"},
 		{"", "Ada: hello", "Ada: hello"}, // names are labels, not identities
 	} {
-		m := message{from: &Client{name: said.name}, text: said.text}
+		m := message{sender: &Client{name: said.name}, text: said.text}
 		if got := string(m.appendClassic([]byte("before "))); got != "before "+said.want {
 			t.Errorf("%q", got)
 		}
@@ -98,7 +98,7 @@ func FuzzCleanName(f *testing.F) {
 }
 
 func BenchmarkSpell(b *testing.B) {
-	m := message{from: &Client{name: "Ada", from: "0123456789abcdef"}, text: strings.Repeat("x", 64), ref: "0123456789abcdef"}
+	m := message{sender: &Client{name: "Ada", userID: "0123456789abcdef"}, text: strings.Repeat("x", 64), clientMsgID: "0123456789abcdef"}
 	b.Run("classic", func(b *testing.B) {
 		b.ReportAllocs()
 		var line []byte
@@ -110,7 +110,7 @@ func BenchmarkSpell(b *testing.B) {
 		b.ReportAllocs()
 		at := time.Now()
 		for b.Loop() {
-			m.keep(1, at)
+			m.newEntry(1, at)
 		}
 	})
 }

@@ -243,7 +243,7 @@ func TestLongTexts(t *testing.T) {
 		ada, bob := chat.open("name=Ada"), chat.join("")
 		for _, letter := range []string{`"`, `\`, "<", "é"} {
 			text := strings.Repeat(letter, maxText/len(letter))
-			ada.say(text, strings.Repeat("\x01", maxRef-len(letter))+letter)
+			ada.say(text, strings.Repeat("\x01", maxClientMsgID-len(letter))+letter)
 			ada.want(text)
 			bob.want("Ada: " + text)
 		}
@@ -268,10 +268,10 @@ func TestBadJSON(t *testing.T) {
 		{"two objects", `{"text":"hello"}{"text":"hello"}`, 1008},
 		{"a text that is a number", `{"text":1}`, 1008},
 		{"a ref that is an object", `{"text":"hello","ref":{}}`, 1008},
-		{"a ref too long", `{"text":"hello","ref":"` + strings.Repeat("x", maxRef+1) + `"}`, 1008},
+		{"a ref too long", `{"text":"hello","ref":"` + strings.Repeat("x", maxClientMsgID+1) + `"}`, 1008},
 		{"nested too deep", strings.Repeat(`{"text":`, 4000), 1008},
 		{"a text too long", `{"text":"` + strings.Repeat("x", maxText+1) + `"}`, 1009},
-		{"a frame too long", `{"text":"hello","more":"` + strings.Repeat("x", maxSaid) + `"}`, 1009},
+		{"a frame too long", `{"text":"hello","more":"` + strings.Repeat("x", maxClientFrame) + `"}`, 1009},
 		{"not UTF-8", "{\"text\":\"\xff\"}", 1007},
 	} {
 		t.Run(bad.what, func(t *testing.T) {
@@ -325,7 +325,7 @@ func TestHello(t *testing.T) {
 	})
 	bubble(t, func(t *testing.T) {
 		a, b := newServer(nil, 0, 1), newServer(nil, 0, 1)
-		if a.from("k1") == b.from("k1") {
+		if a.userID("k1") == b.userID("k1") {
 			t.Error("from is the same on every server")
 		}
 	})
@@ -365,11 +365,11 @@ func TestHistory(t *testing.T) {
 		resumed.want(said[120:]...)
 		newcomer.want(said[120:]...)
 
-		for range keptMessages {
+		for range historyMessages {
 			say()
 		}
 		late := chat.open(fmt.Sprint("after=", empty.ID))
-		late.want(said[len(said)-keptMessages:]...)
+		late.want(said[len(said)-historyMessages:]...)
 		if !late.hello().Missed {
 			t.Error("has not missed anything?")
 		}
@@ -390,10 +390,10 @@ func TestHistoryBytes(t *testing.T) {
 		late := chat.open(fmt.Sprint("after=", begin))
 		size, n := 0, 0
 		for _, e := range late.take("message") {
-			size += len(spell(e.Text))
+			size += len(encode(e.Text))
 			n++
 		}
-		if size > keptBytes || size < keptBytes*9/10 {
+		if size > historyBytes || size < historyBytes*9/10 {
 			t.Errorf("%d messages of %d bytes are kept", n, size)
 		}
 	})
@@ -436,8 +436,8 @@ func TestIDs(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		begin := time.Now()
 		h := newHistory(begin)
-		m := message{from: new(Client), text: "hello"}
-		first := h.last
+		m := message{sender: new(Client), text: "hello"}
+		first := h.lastID
 		if first != begin.UnixMicro() || first >= 1<<53 {
 			t.Errorf("ids begin at %d", first)
 		}
@@ -475,7 +475,7 @@ func TestSaidOnce(t *testing.T) {
 		bob.want()
 		carl.want("hello")
 
-		// A ref is its sender's own: somebody else may use the same.
+		// A clientMsgID is its sender's own: somebody else may use the same.
 		bob.say("me too", "r1")
 		bob.want("me too")
 		ada.want("me too")
@@ -491,7 +491,7 @@ func TestSaidOnce(t *testing.T) {
 		bob.want("line 0", "line 1", "line 2")
 
 		// Once it is no longer kept, it is news.
-		for range keptMessages {
+		for range historyMessages {
 			bob.say("more", "")
 		}
 		bob.take("message")
@@ -506,15 +506,15 @@ func TestRepeatOfOneTooSlow(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		h := newHub(newJournal(), newCounters())
-		slow := &Client{hub: h, protocol: chatV1, from: "slow", send: make(chan *batch, 1), done: make(chan struct{})}
+		slow := &Client{hub: h, protocol: chatV1, userID: "slow", send: make(chan *batch, 1), done: make(chan struct{})}
 		h.admit(slow) // its queue is full: it has not taken the hello
 		other := member(h)
-		h.broadcast <- message{from: slow, text: "hello", ref: "r"}
-		h.broadcast <- message{from: slow, text: "hello", ref: "r"}
+		h.broadcast <- message{sender: slow, text: "hello", clientMsgID: "r"}
+		h.broadcast <- message{sender: slow, text: "hello", clientMsgID: "r"}
 		time.AfterFunc(time.Second, stop)
 		h.run(ctx)
-		if b := <-other.send; string(b.spelled[classic].text) != "hello" || <-other.send != nil {
-			t.Errorf("the other has heard %q, or something more", b.spelled[classic].text)
+		if b := <-other.send; string(b.payloads[classic].text) != "hello" || <-other.send != nil {
+			t.Errorf("the other has heard %q, or something more", b.payloads[classic].text)
 		}
 		if slow.disconnect != slowConsumer {
 			t.Errorf("it ended with %v", slow.disconnect)
@@ -704,7 +704,7 @@ func TestManyComeBack(t *testing.T) {
 		runtime.ReadMemStats(&after)
 		// Of what they cost here, the most is their ends of the in-memory network, and the frame
 		// that each is writing; 128 KiB is what is kept.
-		if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / many; each > keptBytes/2 {
+		if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / many; each > historyBytes/2 {
 			t.Errorf("each costs %d bytes", each)
 		}
 		ada.say("does it go on?", "")
@@ -744,7 +744,7 @@ func TestRandomLives(t *testing.T) {
 			place[e.ID] = i
 			if at, twice := first[e.Text]; !twice {
 				first[e.Text] = i
-			} else if i-at < keptMessages { // longer ago, the hub cannot know
+			} else if i-at < historyMessages { // longer ago, the hub cannot know
 				t.Errorf("%q was said twice, as message %d and %d", e.Text, at, i)
 			}
 		}
@@ -831,7 +831,7 @@ func (l *life) connect(duration time.Duration) {
 		l.hear(tab)
 	}()
 	for _, line := range l.outbox {
-		tab.conn.WriteJSON(said{line, line}) // cut meanwhile, it will be sent again
+		tab.conn.WriteJSON(clientMessage{line, line}) // cut meanwhile, it will be sent again
 	}
 	for cut := time.Now().Add(duration); time.Now().Before(cut); {
 		l.hear(tab)
@@ -840,7 +840,7 @@ func (l *life) connect(duration time.Duration) {
 			line := fmt.Sprintf("%s says %d", l.name, l.said)
 			l.said++
 			l.outbox = append(l.outbox, line)
-			tab.conn.WriteJSON(said{line, line})
+			tab.conn.WriteJSON(clientMessage{line, line})
 			if l.rand.IntN(4) == 0 {
 				return // cut before it can have come back
 			}
