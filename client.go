@@ -505,7 +505,7 @@ func (c *Client) deliver() error {
 
 // begin notes that a write begins, which has writeWait for each of so many frames.
 func (c *Client) begin(frames int) {
-	c.writing.Store(c.hub.second.Load() + int64(frames)*int64(writeWait/onlinePause))
+	c.writing.Store(c.hub.second.Load() + int64(frames)*int64(writeWait/presenceInterval))
 }
 
 // isTooSlow reports whether the hub has dropped the client for that.

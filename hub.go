@@ -18,11 +18,11 @@ const (
 	gatherWait = 20 * time.Millisecond // at most, for most to take a batch before the next is made; and a third of that for their answers
 	shortRest  = time.Millisecond      // what is less is not worth a timer, which may be as late as that
 
-	namesShown   = 50               // people up to whom all are named
-	onlinePause  = time.Second      // between two tellings of who is here
-	crowd        = 1000             // people above whom
-	crowdedPause = 10 * time.Second // it is this, so that ten thousand arriving do not make a storm
-	onlineBeat   = 30 * time.Second // without any change, so that a page can tell a dead line
+	maxNames          = 50               // people up to whom all are named
+	presenceInterval  = time.Second      // between two tellings of who is here
+	largeRoom         = 1000             // people above whom
+	largeRoomInterval = 10 * time.Second // it is this, so that ten thousand arriving do not make a storm
+	presenceHeartbeat = 30 * time.Second // without any change, so that a page can tell a dead line
 )
 
 // Hub is the room. One goroutine, run, owns everything under "owned by run";
@@ -42,8 +42,8 @@ type Hub struct {
 
 	// owned by run
 	clients           map[*Client]bool
-	clientsByProtocol [numProtocols]int    // how many clients there are on each wire
-	people            map[string]*presence // those clients' users, by from
+	clientsByProtocol [numProtocols]int  // how many clients there are on each wire
+	members           map[string]*member // those clients' users, by from
 	history           *history
 	text              [numProtocols][]byte // the batch being gathered, on those wires that somebody speaks
 	waiting           int                  // messages in it
@@ -52,9 +52,9 @@ type Hub struct {
 	giving            bool                 // what is said gathers, until
 	patience          *time.Timer          // runs out
 	gave              time.Time            // when all had been given the last batch
-	changed           bool                 // people, since
-	announced         time.Time            // when it was last told who is here
-	pinged            time.Time            // when all were last pinged
+	membersChanged    bool                 // people, since
+	announcedAt       time.Time            // when it was last told who is here
+	pingedAt          time.Time            // when all were last pinged
 }
 
 // A leave is a client that goes, and how its connection ends.
@@ -63,10 +63,10 @@ type leave struct {
 	disconnect disconnect
 }
 
-// A presence is somebody who is here, with any number of tabs.
-type presence struct {
-	name string // as given last
-	tabs int
+// A member is somebody who is here, with any number of tabs.
+type member struct {
+	name        string // as given last
+	connections int
 }
 
 func newHub(j *journal, c *counters) *Hub {
@@ -81,7 +81,7 @@ func newHub(j *journal, c *counters) *Hub {
 		taken:      make(chan struct{}, 1),
 		patience:   time.NewTimer(0),
 		clients:    make(map[*Client]bool),
-		people:     make(map[string]*presence),
+		members:    make(map[string]*member),
 		history:    newHistory(time.Now()),
 	}
 }
@@ -100,9 +100,9 @@ func offer[T any](h *Hub, ch chan<- T, v T) bool {
 // been said so far and is let go. Pumps outlive it: they still have that to write.
 func (h *Hub) run(ctx context.Context) {
 	defer close(h.stopped)
-	h.announced, h.pinged = time.Now(), time.Now()
+	h.announcedAt, h.pingedAt = time.Now(), time.Now()
 	h.second.Store(1)
-	ticks := time.NewTicker(onlinePause)
+	ticks := time.NewTicker(presenceInterval)
 	defer ticks.Stop()
 	for {
 		// While most are still taking a batch, and a third of that time longer, what is
@@ -150,14 +150,14 @@ func (h *Hub) run(ctx context.Context) {
 func (h *Hub) admit(c *Client) {
 	h.clients[c] = true
 	h.clientsByProtocol[c.protocol]++
-	p := h.people[c.userID]
+	p := h.members[c.userID]
 	if p == nil {
-		p = new(presence)
-		h.people[c.userID] = p
+		p = new(member)
+		h.members[c.userID] = p
 	}
 	p.name = c.shownName()
-	p.tabs++
-	h.changed = true
+	p.connections++
+	h.membersChanged = true
 	if c.protocol == classic {
 		return
 	}
@@ -280,18 +280,18 @@ func (h *Hub) tick(now time.Time) {
 			c.conn.Close() // there is no way to tell it
 		}
 	}
-	if now.Sub(h.pinged) >= pingPeriod {
-		h.pinged = now
+	if now.Sub(h.pingedAt) >= pingPeriod {
+		h.pingedAt = now
 		h.remind(classic, ping)
 		h.remind(chatV1, ping)
 	}
-	pause := onlinePause
-	if len(h.people) > crowd {
-		pause = crowdedPause
+	pause := presenceInterval
+	if len(h.members) > largeRoom {
+		pause = largeRoomInterval
 	}
-	since := now.Sub(h.announced)
-	if h.clientsByProtocol[chatV1] > 0 && (h.changed && since >= pause || since >= onlineBeat) {
-		h.announced, h.changed = now, false
+	since := now.Sub(h.announcedAt)
+	if h.clientsByProtocol[chatV1] > 0 && (h.membersChanged && since >= pause || since >= presenceHeartbeat) {
+		h.announcedAt, h.membersChanged = now, false
 		b := new(batch)
 		b.payloads[chatV1] = newPayload(h.online())
 		h.remind(chatV1, b)
@@ -300,9 +300,9 @@ func (h *Hub) tick(now time.Time) {
 
 // online returns who is here, spelled.
 func (h *Hub) online() []byte {
-	o := online{Type: "online", Count: len(h.people)}
-	if o.Count <= namesShown {
-		for p := range maps.Values(h.people) {
+	o := online{Type: "online", Count: len(h.members)}
+	if o.Count <= maxNames {
+		for p := range maps.Values(h.members) {
 			o.Names = append(o.Names, p.name)
 		}
 		slices.Sort(o.Names)
@@ -319,12 +319,12 @@ func (h *Hub) drop(c *Client, e disconnect) {
 	}
 	delete(h.clients, c)
 	h.clientsByProtocol[c.protocol]--
-	if p := h.people[c.userID]; p.tabs > 1 {
-		p.tabs--
+	if p := h.members[c.userID]; p.connections > 1 {
+		p.connections--
 	} else {
-		delete(h.people, c.userID)
+		delete(h.members, c.userID)
 	}
-	h.changed = true
+	h.membersChanged = true
 	c.startClose(e)
 }
 

@@ -296,7 +296,7 @@ func TestFlood(t *testing.T) {
 
 // member puts a client without a connection into the hub's room, before run. What it
 // is to hear is in its queue.
-func member(h *Hub) *Client {
+func joinHub(h *Hub) *Client {
 	c := &Client{hub: h, send: make(chan *batch, queueSize), done: make(chan struct{})}
 	h.admit(c)
 	return c
@@ -324,7 +324,7 @@ func TestWhatWaitsIsSaidFirst(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			h := newHub(newJournal(), newCounters())
-			ada, bob := member(h), member(h)
+			ada, bob := joinHub(h), joinHub(h)
 			var said []string
 			for i := range 100 {
 				said = append(said, fmt.Sprint(i, strings.Repeat(".", i*20)))
@@ -354,8 +354,8 @@ func TestGatherWait(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			h := newHub(newJournal(), newCounters())
-			ada, bob := member(h), member(h)
-			member(h)
+			ada, bob := joinHub(h), joinHub(h)
+			joinHub(h)
 			h.broadcast <- message{sender: ada, text: "farewell"}
 			go offer(h, h.unregister, leave{ada, disconnect{}})
 			synctest.Wait()
@@ -383,7 +383,7 @@ func TestTooSlowHasNoGap(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		h := newHub(newJournal(), newCounters())
-		slow, ada := member(h), member(h)
+		slow, ada := joinHub(h), joinHub(h)
 		go h.run(ctx)
 		var said []string
 		for i := range queueSize + 1 {
@@ -407,7 +407,7 @@ func TestRestAfterABatch(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		h := newHub(newJournal(), newCounters())
-		ada, bob := member(h), member(h)
+		ada, bob := joinHub(h), joinHub(h)
 		go h.run(ctx)
 		h.broadcast <- message{sender: ada, text: "who is here?"}
 		synctest.Wait()
@@ -443,8 +443,8 @@ func TestRestIsBounded(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			h := newHub(newJournal(), newCounters())
-			ada := member(h)
-			member(h)
+			ada := joinHub(h)
+			joinHub(h)
 			go h.run(ctx)
 			h.broadcast <- message{sender: ada, text: "who is here?"}
 			synctest.Wait()

@@ -508,7 +508,7 @@ func TestRepeatOfOneTooSlow(t *testing.T) {
 		h := newHub(newJournal(), newCounters())
 		slow := &Client{hub: h, protocol: chatV1, userID: "slow", send: make(chan *batch, 1), done: make(chan struct{})}
 		h.admit(slow) // its queue is full: it has not taken the hello
-		other := member(h)
+		other := joinHub(h)
 		h.broadcast <- message{sender: slow, text: "hello", clientMsgID: "r"}
 		h.broadcast <- message{sender: slow, text: "hello", clientMsgID: "r"}
 		time.AfterFunc(time.Second, stop)
@@ -663,10 +663,10 @@ func TestOnlineInACrowd(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		chat := startChat(t)
 		ada := chat.open("")
-		for range crowd {
+		for range largeRoom {
 			chat.upgrade()
 		}
-		time.Sleep(crowdedPause)
+		time.Sleep(largeRoomInterval)
 		ada.take("online")
 		for range 40 {
 			chat.upgrade().Close()
