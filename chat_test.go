@@ -163,7 +163,7 @@ func (p *person) say(text string) {
 	}
 }
 
-// take returns what was heard since it was last asked for.
+// markWritten returns what was heard since it was last asked for.
 func (p *person) take() []string {
 	synctest.Wait()
 	p.mu.Lock()

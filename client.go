@@ -62,9 +62,9 @@ type Client struct {
 	disconnect disconnect    // set by the hub before it closes them
 	readDone   chan struct{} // closed by readPump when it reads no more
 
-	// writing is the hub's second by whose end the write under way must be over; 0 when there
+	// writeDeadlineTick is the hub's second by whose end the write under way must be over; 0 when there
 	// is none. The hub looks at it: a deadline would do, but costs a timer with every write.
-	writing atomic.Int64
+	writeDeadlineTick atomic.Int64
 
 	// owned by readPump
 	interval time.Duration // between messages at full rate; 0 for no limit
@@ -436,7 +436,7 @@ func (c *Client) pace() error {
 // or the peer takes no more, and then ends the connection. It returns when
 // nothing of the client is left.
 func (c *Client) writePump() {
-	err := c.deliver()
+	err := c.writeBatches()
 	if err == nil {
 		farewell := websocket.FormatCloseMessage(c.disconnect.code, c.disconnect.reason)
 		err = c.conn.WriteControl(websocket.CloseMessage, farewell, time.Now().Add(closeWait))
@@ -464,10 +464,10 @@ func (c *Client) linger() {
 	}
 }
 
-// deliver writes batches to the peer: several in one frame when several wait and fit, and
+// writeBatches writes batches to the peer: several in one frame when several wait and fit, and
 // several frames in one write when they do not. It returns nil when the hub has closed the
 // queue and it is empty, or the peer would not come to the end of it in time.
-func (c *Client) deliver() error {
+func (c *Client) writeBatches() error {
 	line := c.conn.NetConn().(*corkedConn)
 	var next *batch // taken from the queue, but not with the one before it
 	corked := 0     // frames that go out with the next
@@ -476,13 +476,13 @@ func (c *Client) deliver() error {
 		if b == nil {
 			b = <-c.send
 		}
-		if b == nil || c.isTooSlow() {
+		if b == nil || c.isSlowConsumer() {
 			return nil
 		}
-		next = c.waiting()
-		c.begin(1 + corked)
+		next = c.nextBatch()
+		c.armWriteDeadline(1 + corked)
 		s := b.payloads[c.protocol]
-		alone := s.frame != nil && !fits(len(s.text), next, c.protocol)
+		alone := s.frame != nil && !canMerge(len(s.text), next, c.protocol)
 		if alone && s.text != nil && next != nil && corked < mostCorked {
 			corked++
 		} else {
@@ -493,23 +493,23 @@ func (c *Client) deliver() error {
 		if alone {
 			err = c.conn.WritePreparedMessage(s.frame)
 		} else {
-			next, err = c.deliverJoined(b, next)
+			next, err = c.writeMerged(b, next)
 		}
-		c.writing.Store(0)
-		b.take()
+		c.writeDeadlineTick.Store(0)
+		b.markWritten()
 		if err != nil {
 			return err
 		}
 	}
 }
 
-// begin notes that a write begins, which has writeWait for each of so many frames.
-func (c *Client) begin(frames int) {
-	c.writing.Store(c.hub.second.Load() + int64(frames)*int64(writeWait/presenceInterval))
+// armWriteDeadline notes that a write begins, which has writeWait for each of so many frames.
+func (c *Client) armWriteDeadline(frames int) {
+	c.writeDeadlineTick.Store(c.hub.tickCount.Load() + int64(frames)*int64(writeWait/presenceInterval))
 }
 
-// isTooSlow reports whether the hub has dropped the client for that.
-func (c *Client) isTooSlow() bool {
+// isSlowConsumer reports whether the hub has dropped the client for that.
+func (c *Client) isSlowConsumer() bool {
 	select {
 	case <-c.done:
 		return c.disconnect == slowConsumer
@@ -518,8 +518,8 @@ func (c *Client) isTooSlow() bool {
 	}
 }
 
-// waiting takes a batch from the queue. It returns nil if there is none.
-func (c *Client) waiting() *batch {
+// batched takes a batch from the queue. It returns nil if there is none.
+func (c *Client) nextBatch() *batch {
 	select {
 	case b := <-c.send:
 		return b
@@ -528,8 +528,8 @@ func (c *Client) waiting() *batch {
 	}
 }
 
-// fits reports whether the next batch is lines that have room in a frame behind so many bytes.
-func fits(size int, next *batch, w protocol) bool {
+// canMerge reports whether the next batch is lines that have room in a frame behind so many bytes.
+func canMerge(size int, next *batch, w protocol) bool {
 	if size == 0 || next == nil {
 		return false
 	}
@@ -539,9 +539,9 @@ func fits(size int, next *batch, w protocol) bool {
 
 var newline = []byte{'\n'}
 
-// deliverJoined writes a batch, with what it replays, and with what waits behind it, next
+// writeMerged writes a batch, with what it replays, and with what waits behind it, next
 // first, and fits into a frame with it. It returns the first batch that does not, or nil.
-func (c *Client) deliverJoined(b, next *batch) (*batch, error) {
+func (c *Client) writeMerged(b, next *batch) (*batch, error) {
 	w, err := c.conn.NextWriter(websocket.TextMessage)
 	if err != nil {
 		return next, err
@@ -554,7 +554,7 @@ func (c *Client) deliverJoined(b, next *batch) (*batch, error) {
 			if err := w.Close(); err != nil {
 				return next, err
 			}
-			c.begin(1)
+			c.armWriteDeadline(1)
 			if w, err = c.conn.NextWriter(websocket.TextMessage); err != nil {
 				return next, err
 			}
@@ -567,13 +567,13 @@ func (c *Client) deliverJoined(b, next *batch) (*batch, error) {
 		w.Write(k.payload)
 		size += len(k.payload)
 	}
-	for fits(size, next, c.protocol) {
+	for canMerge(size, next, c.protocol) {
 		text := next.payloads[c.protocol].text
 		w.Write(newline)
 		w.Write(text)
 		size += 1 + len(text)
-		next.take()
-		next = c.waiting()
+		next.markWritten()
+		next = c.nextBatch()
 	}
 	return next, w.Close()
 }

@@ -15,8 +15,8 @@ const (
 	historyBytes     = 128 * 1024 // and as spelled
 	newcomerMessages = 50         // of those, who does not say where it left off
 
-	gatherWait = 20 * time.Millisecond // at most, for most to take a batch before the next is made; and a third of that for their answers
-	shortRest  = time.Millisecond      // what is less is not worth a timer, which may be as late as that
+	maxHold = 20 * time.Millisecond // at most, for most to take a batch before the next is made; and a third of that for their answers
+	minHold = time.Millisecond      // what is less is not worth a timer, which may be as late as that
 
 	maxNames          = 50               // people up to whom all are named
 	presenceInterval  = time.Second      // between two tellings of who is here
@@ -28,17 +28,17 @@ const (
 // Hub is the room. One goroutine, run, owns everything under "owned by run";
 // everyone else reaches it through the channels, by offer.
 type Hub struct {
-	register   chan *Client  // who comes in
-	unregister chan leave    // who goes, and how
-	broadcast  chan message  // what is said
-	forget     chan struct{} // all that was said
-	stopped    chan struct{} // closed by run when it returns
+	register     chan *Client  // who comes in
+	unregister   chan leave    // who goes, and how
+	broadcast    chan message  // what is said
+	clearHistory chan struct{} // all that was said
+	stopped      chan struct{} // closed by run when it returns
 
-	journal  *journal
-	counters *counters
-	spoken   atomic.Bool   // something was said; set by run
-	second   atomic.Int64  // counted by run, from 1
-	taken    chan struct{} // most have taken a batch
+	journal     *journal
+	counters    *counters
+	hasHistory  atomic.Bool   // something was said; set by run
+	tickCount   atomic.Int64  // counted by run, from 1
+	mostWritten chan struct{} // most have taken a batch
 
 	// owned by run
 	clients           map[*Client]bool
@@ -46,12 +46,12 @@ type Hub struct {
 	members           map[string]*member // those clients' users, by from
 	history           *history
 	text              [numProtocols][]byte // the batch being gathered, on those wires that somebody speaks
-	waiting           int                  // messages in it
-	begun             time.Time            // when the first of them was taken
+	batched           int                  // messages in it
+	firstAt           time.Time            // when the first of them was taken
 	line              []byte               // scratch: one message on the classic wire
-	giving            bool                 // what is said gathers, until
-	patience          *time.Timer          // runs out
-	gave              time.Time            // when all had been given the last batch
+	holding           bool                 // what is said gathers, until
+	holdTimer         *time.Timer          // runs out
+	flushedAt         time.Time            // when all had been given the last batch
 	membersChanged    bool                 // people, since
 	announcedAt       time.Time            // when it was last told who is here
 	pingedAt          time.Time            // when all were last pinged
@@ -71,18 +71,18 @@ type member struct {
 
 func newHub(j *journal, c *counters) *Hub {
 	return &Hub{
-		register:   make(chan *Client),
-		unregister: make(chan leave),
-		broadcast:  make(chan message, 256), // so that those who speak at once share a batch
-		forget:     make(chan struct{}),
-		stopped:    make(chan struct{}),
-		journal:    j,
-		counters:   c,
-		taken:      make(chan struct{}, 1),
-		patience:   time.NewTimer(0),
-		clients:    make(map[*Client]bool),
-		members:    make(map[string]*member),
-		history:    newHistory(time.Now()),
+		register:     make(chan *Client),
+		unregister:   make(chan leave),
+		broadcast:    make(chan message, 256), // so that those who speak at once share a batch
+		clearHistory: make(chan struct{}),
+		stopped:      make(chan struct{}),
+		journal:      j,
+		counters:     c,
+		mostWritten:  make(chan struct{}, 1),
+		holdTimer:    time.NewTimer(0),
+		clients:      make(map[*Client]bool),
+		members:      make(map[string]*member),
+		history:      newHistory(time.Now()),
 	}
 }
 
@@ -101,7 +101,7 @@ func offer[T any](h *Hub, ch chan<- T, v T) bool {
 func (h *Hub) run(ctx context.Context) {
 	defer close(h.stopped)
 	h.announcedAt, h.pingedAt = time.Now(), time.Now()
-	h.second.Store(1)
+	h.tickCount.Store(1)
 	ticks := time.NewTicker(presenceInterval)
 	defer ticks.Stop()
 	for {
@@ -109,34 +109,34 @@ func (h *Hub) run(ctx context.Context) {
 		// said gathers: many of those who hear it are about to answer, and one batch with
 		// all the answers costs each client one write.
 		broadcast := h.broadcast
-		if h.giving {
+		if h.holding {
 			broadcast = nil
 		}
 		select {
-		case <-h.taken:
-			switch took := time.Since(h.gave); {
-			case took < 3*shortRest:
-				h.giving = false
-			case took < gatherWait: // else patience runs out by itself
-				h.patience.Reset(took / 3)
+		case <-h.mostWritten:
+			switch took := time.Since(h.flushedAt); {
+			case took < 3*minHold:
+				h.holding = false
+			case took < maxHold: // else patience runs out by itself
+				h.holdTimer.Reset(took / 3)
 			}
-		case <-h.patience.C:
-			h.giving = false
+		case <-h.holdTimer.C:
+			h.holding = false
 		case client := <-h.register:
 			h.admit(client)
 		case d := <-h.unregister:
-			h.sayWaiting() // what it said before it went counts
+			h.drainBroadcast() // what it said before it went counts
 			h.drop(d.client, d.disconnect)
 		case m := <-broadcast:
 			runtime.Gosched() // whoever is about to speak does it now, and shares the batch
-			h.gather(m)
-			h.sayWaiting()
-		case <-h.forget:
+			h.add(m)
+			h.drainBroadcast()
+		case <-h.clearHistory:
 			h.history = newHistory(time.Now())
 		case now := <-ticks.C:
 			h.tick(now)
 		case <-ctx.Done():
-			h.sayWaiting()
+			h.drainBroadcast()
 			for client := range h.clients {
 				h.drop(client, stopping)
 			}
@@ -169,31 +169,31 @@ func (h *Hub) admit(c *Client) {
 	c.send <- b // its queue is still empty
 }
 
-// sayWaiting takes what waits on broadcast, and gives everyone all that is gathered.
-func (h *Hub) sayWaiting() {
+// drainBroadcast takes what waits on broadcast, and gives everyone all that is gathered.
+func (h *Hub) drainBroadcast() {
 	for n := len(h.broadcast); n > 0; n-- {
-		h.gather(<-h.broadcast)
+		h.add(<-h.broadcast)
 	}
 	h.flush()
 }
 
-// gather adds a message to the batch, unless its sender was dropped since. One that
+// add adds a message to the batch, unless its sender was dropped since. One that
 // the sender has sent before, not knowing whether it arrived, was heard by everyone
 // else: the sender alone is told again.
-func (h *Hub) gather(m message) {
+func (h *Hub) add(m message) {
 	if !h.clients[m.sender] {
 		return
 	}
 	if k := h.history.byKey[dedupeKey{m.sender.userID, m.clientMsgID}]; k != nil {
 		h.flush()
 		if h.clients[m.sender] { // and was not found too slow just now
-			h.give(m.sender, &batch{replay: []*entry{k}})
+			h.enqueue(m.sender, &batch{replay: []*entry{k}})
 		}
 		return
 	}
 	now := time.Now()
 	k := h.history.add(m, now)
-	h.spoken.Store(true)
+	h.hasHistory.Store(true)
 	h.line = m.appendClassic(h.line[:0])
 	lines := [numProtocols][]byte{classic: h.line, chatV1: k.payload}
 	for w, line := range lines {
@@ -201,10 +201,10 @@ func (h *Hub) gather(m message) {
 			h.flush()
 		}
 	}
-	if h.waiting == 0 {
-		h.begun = now
+	if h.batched == 0 {
+		h.firstAt = now
 	}
-	h.waiting++
+	h.batched++
 	for w, line := range lines {
 		if h.clientsByProtocol[w] == 0 {
 			continue
@@ -218,7 +218,7 @@ func (h *Hub) gather(m message) {
 
 // flush gives everyone the batch gathered so far.
 func (h *Hub) flush() {
-	if h.waiting == 0 {
+	if h.batched == 0 {
 		return
 	}
 	b := new(batch)
@@ -228,26 +228,26 @@ func (h *Hub) flush() {
 			h.text[w] = text[:0]
 		}
 	}
-	h.giving = true
-	h.patience.Reset(gatherWait)
-	b.count(len(h.clients), h.taken)
+	h.holding = true
+	h.holdTimer.Reset(maxHold)
+	b.count(len(h.clients), h.mostWritten)
 	given := 0
 	for client := range h.clients {
-		if h.give(client, b) {
+		if h.enqueue(client, b) {
 			given++
 		}
 	}
-	h.gave = time.Now()
-	h.counters.fanout.add(h.gave.Sub(h.begun))
+	h.flushedAt = time.Now()
+	h.counters.fanout.add(h.flushedAt.Sub(h.firstAt))
 	h.counters.batches.Add(1)
-	h.counters.messages.Add(int64(h.waiting))
-	h.counters.deliveries.Add(int64(h.waiting * given))
-	h.waiting = 0
+	h.counters.messages.Add(int64(h.batched))
+	h.counters.deliveries.Add(int64(h.batched * given))
+	h.batched = 0
 }
 
-// give hands a client a batch. One whose queue is full is dropped, and give reports
+// enqueue hands a client a batch. One whose queue is full is dropped, and give reports
 // false: to wait for it would be to let it decide how fast all others hear.
-func (h *Hub) give(c *Client, b *batch) bool {
+func (h *Hub) enqueue(c *Client, b *batch) bool {
 	select {
 	case c.send <- b:
 		return true
@@ -257,9 +257,9 @@ func (h *Hub) give(c *Client, b *batch) bool {
 	}
 }
 
-// remind hands a batch to those clients on a wire who have room for it: the others
+// offerNotice hands a batch to those clients on a wire who have room for it: the others
 // have something better to read.
-func (h *Hub) remind(w protocol, b *batch) {
+func (h *Hub) offerNotice(w protocol, b *batch) {
 	for c := range h.clients {
 		if c.protocol != w {
 			continue
@@ -273,17 +273,17 @@ func (h *Hub) remind(w protocol, b *batch) {
 
 // tick does what is to be done from time to time.
 func (h *Hub) tick(now time.Time) {
-	second := h.second.Add(1)
+	second := h.tickCount.Add(1)
 	for c := range h.clients {
-		if end := c.writing.Load(); end > 0 && second > end {
+		if end := c.writeDeadlineTick.Load(); end > 0 && second > end {
 			h.drop(c, writeTimeout)
 			c.conn.Close() // there is no way to tell it
 		}
 	}
 	if now.Sub(h.pingedAt) >= pingPeriod {
 		h.pingedAt = now
-		h.remind(classic, ping)
-		h.remind(chatV1, ping)
+		h.offerNotice(classic, ping)
+		h.offerNotice(chatV1, ping)
 	}
 	pause := presenceInterval
 	if len(h.members) > largeRoom {
@@ -294,7 +294,7 @@ func (h *Hub) tick(now time.Time) {
 		h.announcedAt, h.membersChanged = now, false
 		b := new(batch)
 		b.payloads[chatV1] = newPayload(h.online())
-		h.remind(chatV1, b)
+		h.offerNotice(chatV1, b)
 	}
 }
 

@@ -366,7 +366,7 @@ func TestGatherWait(t *testing.T) {
 			if len(h.broadcast) != 1 {
 				t.Error("the hub did not wait")
 			}
-			time.Sleep(gatherWait)
+			time.Sleep(maxHold)
 			synctest.Wait()
 			if len(h.broadcast) != 0 {
 				t.Error("the hub is still waiting")
@@ -389,7 +389,7 @@ func TestTooSlowHasNoGap(t *testing.T) {
 		for i := range queueSize + 1 {
 			h.broadcast <- message{sender: ada, text: fmt.Sprint(i)}
 			synctest.Wait()
-			(<-ada.send).take()
+			(<-ada.send).markWritten()
 			synctest.Wait()
 			said = append(said, fmt.Sprint(i))
 		}
@@ -412,7 +412,7 @@ func TestRestAfterABatch(t *testing.T) {
 		h.broadcast <- message{sender: ada, text: "who is here?"}
 		synctest.Wait()
 		time.Sleep(6 * time.Millisecond)
-		(<-ada.send).take()
+		(<-ada.send).markWritten()
 		synctest.Wait()
 		time.Sleep(time.Millisecond)
 		h.broadcast <- message{sender: ada, text: "I am"}
@@ -450,7 +450,7 @@ func TestRestIsBounded(t *testing.T) {
 			synctest.Wait()
 			time.Sleep(late)
 			for range 20 {
-				h.taken <- struct{}{}
+				h.mostWritten <- struct{}{}
 				synctest.Wait()
 				if late > 0 {
 					time.Sleep(time.Millisecond)
@@ -615,7 +615,7 @@ func BenchmarkBroadcast(b *testing.B) {
 			line := message{sender: members[0], text: strings.Repeat("x", 64)}
 			b.ReportAllocs()
 			for b.Loop() {
-				h.gather(line)
+				h.add(line)
 				h.flush()
 				for _, c := range members {
 					<-c.send

@@ -133,25 +133,25 @@ type batch struct {
 	payloads [numProtocols]payload
 	replay   []*entry // behind the text
 
-	untaken atomic.Int32    // clients that have yet to take it
-	few     int32           // of these, so few that they need not be waited for
-	taken   chan<- struct{} // told when they are no more; nil if nobody wants to know
+	pending     atomic.Int32    // clients that have yet to take it
+	stragglers  int32           // of these, so few that they need not be waited for
+	mostWritten chan<- struct{} // told when they are no more; nil if nobody wants to know
 }
 
 // count has the batch tell taken when most of so many clients have taken it.
 func (b *batch) count(clients int, taken chan<- struct{}) {
-	b.untaken.Store(int32(clients))
-	b.few = int32(min(clients-1, 1+clients/16)) // one who does not read does not hold up the others
-	b.taken = taken
+	b.pending.Store(int32(clients))
+	b.stragglers = int32(min(clients-1, 1+clients/16)) // one who does not read does not hold up the others
+	b.mostWritten = taken
 }
 
-// take notes that one more client has taken the batch: it is written, or about to be.
-func (b *batch) take() {
-	if b.taken == nil || b.untaken.Add(-1) != b.few {
+// markWritten notes that one more client has taken the batch: it is written, or about to be.
+func (b *batch) markWritten() {
+	if b.mostWritten == nil || b.pending.Add(-1) != b.stragglers {
 		return
 	}
 	select {
-	case b.taken <- struct{}{}:
+	case b.mostWritten <- struct{}{}:
 	default: // it was told before
 	}
 }

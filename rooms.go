@@ -115,7 +115,7 @@ func (rs *rooms) leave(name string) {
 		return
 	}
 	switch {
-	case name != lobby && !r.hub.spoken.Load():
+	case name != lobby && !r.hub.hasHistory.Load():
 		rs.close(name)
 	case r.timer == nil:
 		r.emptied = time.Now()
@@ -134,7 +134,7 @@ func (rs *rooms) expire(name string) {
 	switch {
 	case r == nil || r.users > 0 || time.Since(r.emptied) < emptyWait:
 	case name == lobby:
-		offer(r.hub, r.hub.forget, struct{}{})
+		offer(r.hub, r.hub.clearHistory, struct{}{})
 	default:
 		rs.close(name)
 	}

@@ -253,7 +253,7 @@ func TestOneHubPerName(t *testing.T) {
 				default:
 				}
 				if i%7 == 0 {
-					hub.spoken.Store(true)
+					hub.hasHistory.Store(true)
 				}
 				rs.leave(name)
 				if i%5 == 0 {
@@ -359,7 +359,7 @@ func TestNothingIsLeftOfARoom(t *testing.T) {
 		for i := range 2 * maxRooms {
 			name := fmt.Sprint("room", i)
 			hub := rs.enter(name)
-			hub.spoken.Store(true)
+			hub.hasHistory.Store(true)
 			hubs = append(hubs, weak.Make(hub))
 			rs.leave(name)
 		}

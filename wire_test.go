@@ -115,7 +115,7 @@ func (p *tab) send(frame string) {
 	}
 }
 
-// take returns the events since it was last asked, of one type or (type "") all.
+// markWritten returns the events since it was last asked, of one type or (type "") all.
 func (p *tab) take(kind string) []event {
 	synctest.Wait()
 	p.mu.Lock()
