@@ -216,7 +216,7 @@ func (p *person) leave() {
 func (c *chat) wantClients(n int) {
 	c.t.Helper()
 	synctest.Wait()
-	if got := len(c.places); got != n {
+	if got := len(c.slots); got != n {
 		c.t.Errorf("%d connections, want %d", got, n)
 	}
 }

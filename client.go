@@ -32,12 +32,12 @@ const (
 	closeWait  = 4 * time.Second // for a client let go to take its queue and the close frame; under the five seconds of a stop
 	lingerWait = time.Second     // for its peer to hang up after that
 
-	mostCorked = 2 // frames held back at most, to go out in one write with the next; each adds writeWait to what that write may take
+	maxCorked = 2 // frames held back at most, to go out in one write with the next; each adds writeWait to what that write may take
 
 	queueSize = 256 // batches that a client may be behind, of at most 64 KiB (a text and a frame on two wires), the same for all
 
-	burst     = 10 * time.Second // what a client may say at once: as much as its rate allows in this time
-	paceAlarm = 10 * time.Second // held to its rate for this long, it is worth a line in the log
+	burst            = 10 * time.Second // what a client may say at once: as much as its rate allows in this time
+	throttleLogAfter = 10 * time.Second // held to its rate for this long, it is worth a line in the log
 )
 
 // Client is one connection. Two goroutines serve it: readPump, which alone reads
@@ -67,11 +67,11 @@ type Client struct {
 	writeDeadlineTick atomic.Int64
 
 	// owned by readPump
-	interval time.Duration // between messages at full rate; 0 for no limit
-	due      time.Time     // when the next message may come, burst aside
-	paced    time.Time     // since when the client is held to its rate; zero when it is not
-	alarmed  bool          // that was logged
-	partial  bool          // a message has begun and is not yet whole
+	interval       time.Duration // between messages at full rate; 0 for no limit
+	due            time.Time     // when the next message may come, burst aside
+	throttledSince time.Time     // since when the client is held to its rate; zero when it is not
+	throttleLogged bool          // that was logged
+	partial        bool          // a message has begun and is not yet whole
 }
 
 // An disconnect says how a connection ends: the close frame's code (RFC 6455,
@@ -95,17 +95,17 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 	}
 	full := func(reason, what string) {
 		s.counters.refusals.add(reason)
-		s.journal.printf(reason, "%s refused: %s", peerOf(r), what)
+		s.log.printf(reason, "%s refused: %s", peerOf(r), what)
 		w.Header().Set("Retry-After", "10")
 		http.Error(w, what+" Try again in a while.", http.StatusServiceUnavailable)
 	}
 	select {
-	case s.places <- struct{}{}:
+	case s.slots <- struct{}{}:
 	default:
 		full("full", "The chat is full.")
 		return
 	}
-	leave := func() { <-s.places }
+	leave := func() { <-s.slots }
 	if !s.rooms.admits(room) {
 		leave()
 		full("rooms", "There are too many rooms.")
@@ -127,9 +127,9 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 	}
 	leave = func() {
 		s.rooms.leave(room)
-		<-s.places
+		<-s.slots
 	}
-	conn, err := s.upgrader.Upgrade(corking{w}, r, nil)
+	conn, err := s.upgrader.Upgrade(corkOnHijack{w}, r, nil)
 	if err != nil {
 		leave() // the peer has its answer, or is gone
 		return
@@ -208,7 +208,7 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, status int, reas
 		origin := r.Header.Get("Origin")
 		s.counters.refusals.add("origin")
 		sentence = fmt.Sprintf("A page of %q may not join this chat.", origin)
-		s.journal.printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peerOf(r), origin)
+		s.log.printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peerOf(r), origin)
 	} else {
 		s.counters.refusals.add("handshake")
 	}
@@ -259,7 +259,7 @@ func peerOf(r *http.Request) string {
 // line, and a reset takes with it what the peer has not read yet, the reason first.
 func (c *Client) readPump() {
 	defer close(c.readDone)
-	e := c.listen()
+	e := c.readMessages()
 	offer(c.hub, c.hub.unregister, leave{c, e})
 	c.conn.SetReadDeadline(time.Time{}) // from here on writePump decides how long
 	io.Copy(io.Discard, c.conn.NetConn())
@@ -280,12 +280,12 @@ var (
 	messageTimeout = disconnect{websocket.CloseGoingAway, fmt.Sprintf("a message was not whole within %v", pongWait), "half said"}
 )
 
-// listen hands the peer's messages to the hub and returns how that came to an end.
-func (c *Client) listen() disconnect {
+// readMessages hands the peer's messages to the hub and returns how that came to an end.
+func (c *Client) readMessages() disconnect {
 	// A ping or a pong shows that the peer lives, but does not excuse a message
 	// that never becomes whole. Either costs as much as a message: to read it is as much work.
 	alive := func() error {
-		if err := c.pace(); err != nil {
+		if err := c.throttle(); err != nil {
 			return err
 		}
 		if !c.partial {
@@ -299,7 +299,7 @@ func (c *Client) listen() disconnect {
 			return err
 		}
 		// The pong has as long as the longest write, which the peer may be busy with.
-		err := c.conn.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add((1+mostCorked)*writeWait))
+		err := c.conn.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add((1+maxCorked)*writeWait))
 		if isTimeout(err) {
 			return errPongTimeout
 		}
@@ -324,7 +324,7 @@ func (c *Client) listen() disconnect {
 			return *bad
 		}
 		c.partial = false
-		if err := c.pace(); err != nil {
+		if err := c.throttle(); err != nil {
 			return disconnectFor(err)
 		}
 		if m.text != "" && !offer(c.hub, c.hub.broadcast, m) {
@@ -396,10 +396,10 @@ func isTimeout(err error) bool {
 	return errors.As(err, &broken) && broken.Timeout()
 }
 
-// pace holds a client to its rate by pausing the pump that reads from it: nothing
+// throttle holds a client to its rate by pausing the pump that reads from it: nothing
 // is lost, its line fills up, and nobody else notices. It returns errGone, at
 // once, when the client has been dropped.
-func (c *Client) pace() error {
+func (c *Client) throttle() error {
 	select {
 	case <-c.done:
 		return errDisconnected
@@ -416,12 +416,12 @@ func (c *Client) pace() error {
 	pause := c.due.Sub(now)
 	switch {
 	case pause <= 0:
-		c.paced, c.alarmed = time.Time{}, false
+		c.throttledSince, c.throttleLogged = time.Time{}, false
 		return nil
-	case c.paced.IsZero():
-		c.paced = now
-	case !c.alarmed && now.Sub(c.paced) >= paceAlarm:
-		c.alarmed = true
+	case c.throttledSince.IsZero():
+		c.throttledSince = now
+	case !c.throttleLogged && now.Sub(c.throttledSince) >= throttleLogAfter:
+		c.throttleLogged = true
 		c.hub.journal.printf("paced", "%s says more than -rate allows: it is read more slowly", c)
 	}
 	select {
@@ -483,7 +483,7 @@ func (c *Client) writeBatches() error {
 		c.armWriteDeadline(1 + corked)
 		s := b.payloads[c.protocol]
 		alone := s.frame != nil && !canMerge(len(s.text), next, c.protocol)
-		if alone && s.text != nil && next != nil && corked < mostCorked {
+		if alone && s.text != nil && next != nil && corked < maxCorked {
 			corked++
 		} else {
 			corked = 0
@@ -586,7 +586,7 @@ type corkedConn struct {
 	cork bool // writePump's: another frame follows
 
 	// under the library's lock
-	waiting  net.Buffers
+	held     net.Buffers
 	deadline bool // there is one for writing
 }
 
@@ -595,13 +595,13 @@ type corkedConn struct {
 func (c *corkedConn) Write(p []byte) (int, error) {
 	switch {
 	case p[0]&8 == 0 && c.cork:
-		c.waiting = append(c.waiting, p)
+		c.held = append(c.held, p)
 		return len(p), nil
-	case len(c.waiting) == 0:
+	case len(c.held) == 0:
 		return c.Conn.Write(p)
 	}
-	all := append(c.waiting, p)
-	c.waiting = all[:0]
+	all := append(c.held, p)
+	c.held = all[:0]
 	if _, err := all.WriteTo(c.Conn); err != nil {
 		return 0, err
 	}
@@ -618,10 +618,10 @@ func (c *corkedConn) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(t)
 }
 
-// corking is the answer to a handshake, whose connection it hands on corked.
-type corking struct{ http.ResponseWriter }
+// corkOnHijack is the answer to a handshake, whose connection it hands on corked.
+type corkOnHijack struct{ http.ResponseWriter }
 
-func (w corking) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+func (w corkOnHijack) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	return &corkedConn{Conn: conn}, buffered, err
 }

@@ -473,7 +473,7 @@ func TestJoinsAsTheHubStops(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		late := &chat{t: t, server: newServer(nil, 0, 10), network: newNetwork()}
 		ctx, stop := context.WithCancel(t.Context())
-		late.rooms = newRooms(ctx, late.journal, late.counters)
+		late.rooms = newRooms(ctx, late.log, late.counters)
 		stop()
 		late.rooms.running.Wait()
 		web := &http.Server{Handler: http.HandlerFunc(late.serveWs)}

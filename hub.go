@@ -34,7 +34,7 @@ type Hub struct {
 	clearHistory chan struct{} // all that was said
 	stopped      chan struct{} // closed by run when it returns
 
-	journal     *journal
+	journal     *limitedLog
 	counters    *counters
 	hasHistory  atomic.Bool   // something was said; set by run
 	tickCount   atomic.Int64  // counted by run, from 1
@@ -69,7 +69,7 @@ type member struct {
 	connections int
 }
 
-func newHub(j *journal, c *counters) *Hub {
+func newHub(j *limitedLog, c *counters) *Hub {
 	return &Hub{
 		register:     make(chan *Client),
 		unregister:   make(chan leave),

@@ -240,7 +240,7 @@ func TestWriteLimitOfABacklog(t *testing.T) {
 		for range 2 { // the hello, and the first line, which went out alone
 			stuck.next()
 		}
-		time.Sleep((1+mostCorked)*writeWait - time.Second)
+		time.Sleep((1+maxCorked)*writeWait - time.Second)
 		chat.wantClients(2)
 		time.Sleep(2 * time.Second)
 		chat.wantClients(1)
@@ -323,7 +323,7 @@ func TestWhatWaitsIsSaidFirst(t *testing.T) {
 	for i := range 50 {
 		bubble(t, func(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
-			h := newHub(newJournal(), newCounters())
+			h := newHub(newLimitedLog(), newCounters())
 			ada, bob := joinHub(h), joinHub(h)
 			var said []string
 			for i := range 100 {
@@ -353,7 +353,7 @@ func TestGatherWait(t *testing.T) {
 	for range 20 { // the hub may look at the message first, or at the departure
 		bubble(t, func(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
-			h := newHub(newJournal(), newCounters())
+			h := newHub(newLimitedLog(), newCounters())
 			ada, bob := joinHub(h), joinHub(h)
 			joinHub(h)
 			h.broadcast <- message{sender: ada, text: "farewell"}
@@ -382,7 +382,7 @@ func TestGatherWait(t *testing.T) {
 func TestTooSlowHasNoGap(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		h := newHub(newJournal(), newCounters())
+		h := newHub(newLimitedLog(), newCounters())
 		slow, ada := joinHub(h), joinHub(h)
 		go h.run(ctx)
 		var said []string
@@ -406,7 +406,7 @@ func TestTooSlowHasNoGap(t *testing.T) {
 func TestRestAfterABatch(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		h := newHub(newJournal(), newCounters())
+		h := newHub(newLimitedLog(), newCounters())
 		ada, bob := joinHub(h), joinHub(h)
 		go h.run(ctx)
 		h.broadcast <- message{sender: ada, text: "who is here?"}
@@ -442,7 +442,7 @@ func TestRestIsBounded(t *testing.T) {
 	for _, late := range []time.Duration{0, 8 * time.Millisecond, time.Minute} {
 		bubble(t, func(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
-			h := newHub(newJournal(), newCounters())
+			h := newHub(newLimitedLog(), newCounters())
 			ada := joinHub(h)
 			joinHub(h)
 			go h.run(ctx)
@@ -605,7 +605,7 @@ func TestStopIsQuick(t *testing.T) {
 func BenchmarkBroadcast(b *testing.B) {
 	for w, name := range []string{classic: "classic", chatV1: "chat.v1"} {
 		b.Run(name, func(b *testing.B) {
-			h := newHub(newJournal(), newCounters())
+			h := newHub(newLimitedLog(), newCounters())
 			members := make([]*Client, 1000)
 			for i := range members {
 				members[i] = &Client{hub: h, protocol: protocol(w), userID: fmt.Sprint(i), send: make(chan *batch, queueSize)}

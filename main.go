@@ -196,10 +196,10 @@ func outwardIP(network string) net.IP {
 type server struct {
 	origins  []string      // hosts whose pages may join; nil for any, each its own
 	rate     float64       // messages a second from one connection; 0 for no limit
-	places   chan struct{} // one taken by each connection, from before its upgrade until nothing of it is left
+	slots    chan struct{} // one taken by each connection, from before its upgrade until nothing of it is left
 	secret   [32]byte      // made at start; see from
 	upgrader websocket.Upgrader
-	journal  *journal
+	log      *limitedLog
 	counters *counters
 	rooms    *rooms // made by serve
 }
@@ -208,8 +208,8 @@ func newServer(origins []string, rate float64, maxClients int) *server {
 	s := &server{
 		origins:  origins,
 		rate:     rate,
-		places:   make(chan struct{}, maxClients),
-		journal:  newJournal(),
+		slots:    make(chan struct{}, maxClients),
+		log:      newLimitedLog(),
 		counters: newCounters(),
 	}
 	rand.Read(s.secret[:])
@@ -232,19 +232,19 @@ func newServer(origins []string, rate float64, maxClients int) *server {
 func (s *server) serve(ctx context.Context, l, private net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s.rooms = newRooms(ctx, s.journal, s.counters)
+	s.rooms = newRooms(ctx, s.log, s.counters)
 
 	public := http.NewServeMux()
 	public.HandleFunc("GET /{$}", serveHome)
 	public.HandleFunc("GET /ws", s.serveWs)
 	public.HandleFunc("GET /healthz", serveHealth)
-	web := s.web(public)
+	web := s.newHTTPServer(public)
 	failed := make(chan error, 2)
 	go func() { failed <- web.Serve(l) }()
 	if private != nil {
 		mux := http.NewServeMux()
 		mux.HandleFunc("GET /metrics", s.serveMetrics)
-		care := s.web(mux)
+		care := s.newHTTPServer(mux)
 		defer care.Close() // last, to show the end, too
 		go func() { failed <- care.Serve(private) }()
 	}
@@ -263,22 +263,22 @@ func (s *server) serve(ctx context.Context, l, private net.Listener) error {
 	if web.Shutdown(grace) != nil {
 		web.Close()
 	}
-	for range cap(s.places) {
-		s.places <- struct{}{}
+	for range cap(s.slots) {
+		s.slots <- struct{}{}
 	}
 	s.rooms.running.Wait()
 	return err
 }
 
-// web returns an HTTP server with the limits that hold for everyone.
-func (s *server) web(handler http.Handler) *http.Server {
+// newHTTPServer returns an HTTP server with the limits that hold for everyone.
+func (s *server) newHTTPServer(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:        handler,
 		ReadTimeout:    5 * time.Second,
 		WriteTimeout:   10 * time.Second,
 		IdleTimeout:    60 * time.Second,
 		MaxHeaderBytes: 12 << 10, // the library reads 4 KiB more before it answers 431
-		ErrorLog:       log.New(s.journal, "", 0),
+		ErrorLog:       log.New(s.log, "", 0),
 	}
 }
 
@@ -355,19 +355,19 @@ func serveHealth(w http.ResponseWriter, _ *http.Request) {
 	io.WriteString(w, "ok") // an error says that nobody waits for it
 }
 
-// journal keeps the log short: at most one line a second of a kind, and the next
+// limitedLog keeps the log short: at most one line a second of a kind, and the next
 // second how many were left out.
-type journal struct {
+type limitedLog struct {
 	mu   sync.Mutex
 	left map[string]int // by kind, for those that had a line within the last second
 }
 
-func newJournal() *journal {
-	return &journal{left: make(map[string]int)}
+func newLimitedLog() *limitedLog {
+	return &limitedLog{left: make(map[string]int)}
 }
 
 // printf logs a line of a kind. Whatever in it comes from a peer must be quoted.
-func (j *journal) printf(kind, format string, args ...any) {
+func (j *limitedLog) printf(kind, format string, args ...any) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if _, recent := j.left[kind]; recent {
@@ -381,13 +381,13 @@ func (j *journal) printf(kind, format string, args ...any) {
 // print prints a line and begins a second of its kind. It has a goroutine of its own,
 // one a kind at most: where the log goes, a terminal perhaps, may stand still for
 // as long as somebody selects text in it.
-func (j *journal) print(kind, line string) {
+func (j *limitedLog) print(kind, line string) {
 	log.Print(line)
 	time.AfterFunc(time.Second, func() { j.next(kind) })
 }
 
 // next ends a second of a kind.
-func (j *journal) next(kind string) {
+func (j *limitedLog) next(kind string) {
 	j.mu.Lock()
 	left := j.left[kind]
 	if left == 0 {
@@ -402,7 +402,7 @@ func (j *journal) next(kind string) {
 }
 
 // Write logs what net/http has to say, such as that no descriptor is left.
-func (j *journal) Write(line []byte) (int, error) {
+func (j *limitedLog) Write(line []byte) (int, error) {
 	j.printf("http", "%s", bytes.TrimSpace(line))
 	return len(line), nil
 }

@@ -112,7 +112,7 @@ func TestRequests(t *testing.T) {
 // A room may be full. Those who are in it do not notice, and one place is given to one.
 func TestFull(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		chat := startChat(t, func(s *server) { s.places = make(chan struct{}, 2) })
+		chat := startChat(t, func(s *server) { s.slots = make(chan struct{}, 2) })
 		log := logged(t)
 		ada, bob := chat.join(""), chat.join("")
 		for _, request := range []string{handshake, plainGet} {

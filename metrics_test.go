@@ -132,12 +132,12 @@ var ways = []struct {
 		c.ask(strings.Replace(handshake, "\r\n\r\n", "\r\nOrigin: http://evil.test\r\n\r\n", 1))
 	}},
 	{"refusals", "full", func(c *chat) {
-		for len(c.places) < cap(c.places) {
-			c.places <- struct{}{}
+		for len(c.slots) < cap(c.slots) {
+			c.slots <- struct{}{}
 		}
 		c.ask(handshake)
-		for range cap(c.places) {
-			<-c.places
+		for range cap(c.slots) {
+			<-c.slots
 		}
 	}},
 	{"refusals", "rooms", func(c *chat) {

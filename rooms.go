@@ -10,10 +10,10 @@ import (
 )
 
 const (
-	lobby       = ""               // the room without a name
-	maxRooms    = 1000             // the lobby among them
-	maxRoomName = 32               // code points
-	emptyWait   = 10 * time.Minute // for people to come back before a room is let go with all that was said
+	lobby        = ""               // the room without a name
+	maxRooms     = 1000             // the lobby among them
+	maxRoomName  = 32               // code points
+	emptyRoomTTL = 10 * time.Minute // for people to come back before a room is let go with all that was said
 )
 
 // rooms is a hub for each name. A hub is made when its first client comes and let go
@@ -26,7 +26,7 @@ const (
 type rooms struct {
 	ctx      context.Context // of all hubs
 	running  sync.WaitGroup  // a hub each
-	journal  *journal
+	journal  *limitedLog
 	counters *counters
 
 	mu    sync.Mutex
@@ -43,7 +43,7 @@ type room struct {
 }
 
 // newRooms returns the lobby, whose hub runs until ctx is done, as will those of all other rooms.
-func newRooms(ctx context.Context, j *journal, c *counters) *rooms {
+func newRooms(ctx context.Context, j *limitedLog, c *counters) *rooms {
 	rs := &rooms{ctx: ctx, journal: j, counters: c, named: make(map[string]*room)}
 	rs.open(lobby)
 	return rs
@@ -82,7 +82,7 @@ func (rs *rooms) admits(name string) bool {
 	if rs.named[name] != nil || len(rs.named) < maxRooms {
 		return true
 	}
-	_, ok := rs.longestEmpty()
+	_, ok := rs.oldestEmptyRoom()
 	return ok
 }
 
@@ -94,7 +94,7 @@ func (rs *rooms) enter(name string) *Hub {
 	r := rs.named[name]
 	if r == nil {
 		if len(rs.named) >= maxRooms {
-			empty, ok := rs.longestEmpty()
+			empty, ok := rs.oldestEmptyRoom()
 			if !ok {
 				return nil
 			}
@@ -119,10 +119,10 @@ func (rs *rooms) leave(name string) {
 		rs.close(name)
 	case r.timer == nil:
 		r.emptied = time.Now()
-		r.timer = time.AfterFunc(emptyWait, func() { rs.expire(name) })
+		r.timer = time.AfterFunc(emptyRoomTTL, func() { rs.expire(name) })
 	default:
 		r.emptied = time.Now()
-		r.timer.Reset(emptyWait)
+		r.timer.Reset(emptyRoomTTL)
 	}
 }
 
@@ -132,7 +132,7 @@ func (rs *rooms) expire(name string) {
 	defer rs.mu.Unlock()
 	r := rs.named[name] // perhaps another than the timer was for: one may have made place meanwhile
 	switch {
-	case r == nil || r.users > 0 || time.Since(r.emptied) < emptyWait:
+	case r == nil || r.users > 0 || time.Since(r.emptied) < emptyRoomTTL:
 	case name == lobby:
 		offer(r.hub, r.hub.clearHistory, struct{}{})
 	default:
@@ -140,9 +140,9 @@ func (rs *rooms) expire(name string) {
 	}
 }
 
-// longestEmpty returns the room that has been empty longest, if any is. The lock must
+// oldestEmptyRoom returns the room that has been empty longest, if any is. The lock must
 // be held.
-func (rs *rooms) longestEmpty() (name string, ok bool) {
+func (rs *rooms) oldestEmptyRoom() (name string, ok bool) {
 	for n, r := range rs.named {
 		if n != lobby && r.users == 0 && (!ok || r.emptied.Before(rs.named[name].emptied)) {
 			name, ok = n, true

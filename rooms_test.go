@@ -137,7 +137,7 @@ func TestEmptyRoomsGo(t *testing.T) {
 		room := chat.rooms.named["room"]
 		chat.rooms.expire("room") // set off by those who left before
 		chat.wantRooms(2)
-		time.Sleep(emptyWait)
+		time.Sleep(emptyRoomTTL)
 		chat.wantRooms(1)
 		<-room.hub.stopped
 	})
@@ -230,7 +230,7 @@ func TestStopInRooms(t *testing.T) {
 // all who are counted in at a time are in one hub, which runs.
 func TestOneHubPerName(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
-	rs := newRooms(ctx, newJournal(), newCounters())
+	rs := newRooms(ctx, newLimitedLog(), newCounters())
 	var inside sync.Map // name -> the hub that somebody holds
 	var all sync.WaitGroup
 	for range 8 {
@@ -259,7 +259,7 @@ func TestOneHubPerName(t *testing.T) {
 				if i%5 == 0 {
 					rs.mu.Lock()
 					if r := rs.named[name]; r != nil && r.users == 0 {
-						r.emptied = time.Now().Add(-emptyWait) // as if it had been ten minutes
+						r.emptied = time.Now().Add(-emptyRoomTTL) // as if it had been ten minutes
 					}
 					rs.mu.Unlock()
 					rs.expire(name)
@@ -324,7 +324,7 @@ func TestRandomRooms(t *testing.T) {
 // it is a goroutine, a few channels and maps.
 func TestRoomsAreCheap(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
-	rs := newRooms(ctx, newJournal(), newCounters())
+	rs := newRooms(ctx, newLimitedLog(), newCounters())
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -354,7 +354,7 @@ func TestRoomsAreCheap(t *testing.T) {
 func TestNothingIsLeftOfARoom(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		rs := newRooms(ctx, newJournal(), newCounters())
+		rs := newRooms(ctx, newLimitedLog(), newCounters())
 		var hubs []weak.Pointer[Hub]
 		for i := range 2 * maxRooms {
 			name := fmt.Sprint("room", i)

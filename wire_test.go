@@ -505,7 +505,7 @@ func TestSaidOnce(t *testing.T) {
 func TestRepeatOfOneTooSlow(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		h := newHub(newJournal(), newCounters())
+		h := newHub(newLimitedLog(), newCounters())
 		slow := &Client{hub: h, protocol: chatV1, userID: "slow", send: make(chan *batch, 1), done: make(chan struct{})}
 		h.admit(slow) // its queue is full: it has not taken the hello
 		other := joinHub(h)
