@@ -3,17 +3,12 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -166,20 +161,6 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 	}()
 }
 
-// from returns what tells the holder of a key from others of the same name. It gives
-// nothing of the key away, and stays the same until the server stops.
-func (s *server) userID(key string) string {
-	var sum [8]byte
-	if key == "" {
-		rand.Read(sum[:])
-	} else {
-		mac := hmac.New(sha256.New, s.secret[:])
-		mac.Write([]byte(key))
-		copy(sum[:], mac.Sum(nil))
-	}
-	return hex.EncodeToString(sum[:])
-}
-
 // A position is the id of the last message that a client has seen.
 type position int64
 
@@ -199,21 +180,6 @@ func parsePosition(after string) position {
 		return unknownPosition
 	}
 	return position(id)
-}
-
-// refuse answers a handshake that the library does not accept.
-func (s *server) refuse(w http.ResponseWriter, r *http.Request, status int, reason error) {
-	sentence := strings.TrimPrefix(reason.Error(), "websocket: ")
-	if status == http.StatusForbidden {
-		origin := r.Header.Get("Origin")
-		s.counters.refusals.add("origin")
-		sentence = fmt.Sprintf("A page of %q may not join this chat.", origin)
-		s.log.printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peerOf(r), origin)
-	} else {
-		s.counters.refusals.add("handshake")
-	}
-	w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455, section 4.4
-	http.Error(w, sentence, status)
 }
 
 // startClose tells both pumps that the client is to go. The hub calls it, once, for
@@ -239,19 +205,6 @@ func (c *Client) String() string {
 		return c.peer
 	}
 	return fmt.Sprintf("%s (%q)", c.peer, c.name)
-}
-
-// peerOf names a request's peer in the log: its address and, where that is a proxy on
-// this machine, the address that the proxy says it asks for. Nothing is decided by that.
-func peerOf(r *http.Request) string {
-	addr, err := netip.ParseAddrPort(r.RemoteAddr)
-	lines := r.Header["X-Forwarded-For"]
-	if err != nil || !addr.Addr().Unmap().IsLoopback() || len(lines) == 0 {
-		return r.RemoteAddr
-	}
-	last := lines[len(lines)-1]
-	last = strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:])
-	return fmt.Sprintf("%s for %.60q", r.RemoteAddr, last)
 }
 
 // readPump brings what the peer says to the hub, until one of the three goes. Then
@@ -462,120 +415,6 @@ func (c *Client) linger() {
 	case <-c.readDone:
 	case <-time.After(lingerWait):
 	}
-}
-
-// writeBatches writes batches to the peer: several in one frame when several wait and fit, and
-// several frames in one write when they do not. It returns nil when the hub has closed the
-// queue and it is empty, or the peer would not come to the end of it in time.
-func (c *Client) writeBatches() error {
-	line := c.conn.NetConn().(*corkedConn)
-	var next *batch // taken from the queue, but not with the one before it
-	corked := 0     // frames that go out with the next
-	for {
-		b := next
-		if b == nil {
-			b = <-c.send
-		}
-		if b == nil || c.isSlowConsumer() {
-			return nil
-		}
-		next = c.nextBatch()
-		c.armWriteDeadline(1 + corked)
-		s := b.payloads[c.protocol]
-		alone := s.frame != nil && !canMerge(len(s.text), next, c.protocol)
-		if alone && s.text != nil && next != nil && corked < maxCorked {
-			corked++
-		} else {
-			corked = 0
-		}
-		line.cork = corked > 0
-		var err error
-		if alone {
-			err = c.conn.WritePreparedMessage(s.frame)
-		} else {
-			next, err = c.writeMerged(b, next)
-		}
-		c.writeDeadlineTick.Store(0)
-		b.markWritten()
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// armWriteDeadline notes that a write begins, which has writeWait for each of so many frames.
-func (c *Client) armWriteDeadline(frames int) {
-	c.writeDeadlineTick.Store(c.hub.tickCount.Load() + int64(frames)*int64(writeWait/presenceInterval))
-}
-
-// isSlowConsumer reports whether the hub has dropped the client for that.
-func (c *Client) isSlowConsumer() bool {
-	select {
-	case <-c.done:
-		return c.disconnect == slowConsumer
-	default:
-		return false
-	}
-}
-
-// batched takes a batch from the queue. It returns nil if there is none.
-func (c *Client) nextBatch() *batch {
-	select {
-	case b := <-c.send:
-		return b
-	default:
-		return nil
-	}
-}
-
-// canMerge reports whether the next batch is lines that have room in a frame behind so many bytes.
-func canMerge(size int, next *batch, w protocol) bool {
-	if size == 0 || next == nil {
-		return false
-	}
-	more := len(next.payloads[w].text)
-	return more > 0 && size+1+more <= maxFrame
-}
-
-var newline = []byte{'\n'}
-
-// writeMerged writes a batch, with what it replays, and with what waits behind it, next
-// first, and fits into a frame with it. It returns the first batch that does not, or nil.
-func (c *Client) writeMerged(b, next *batch) (*batch, error) {
-	w, err := c.conn.NextWriter(websocket.TextMessage)
-	if err != nil {
-		return next, err
-	}
-	text := b.payloads[c.protocol].text
-	w.Write(text) // an error is Close's, too
-	size := len(text)
-	for _, k := range b.replay {
-		if size+1+len(k.payload) > maxFrame {
-			if err := w.Close(); err != nil {
-				return next, err
-			}
-			c.armWriteDeadline(1)
-			if w, err = c.conn.NextWriter(websocket.TextMessage); err != nil {
-				return next, err
-			}
-			size = 0
-		}
-		if size > 0 {
-			w.Write(newline)
-			size++
-		}
-		w.Write(k.payload)
-		size += len(k.payload)
-	}
-	for canMerge(size, next, c.protocol) {
-		text := next.payloads[c.protocol].text
-		w.Write(newline)
-		w.Write(text)
-		size += 1 + len(text)
-		next.markWritten()
-		next = c.nextBatch()
-	}
-	return next, w.Close()
 }
 
 // A corkedConn is a client's connection as the library writes to it. While the cork is in,
