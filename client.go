@@ -90,7 +90,7 @@ func (s *server) serveWs(w http.ResponseWriter, r *http.Request) {
 	}
 	full := func(reason, what string) {
 		s.counters.refusals.add(reason)
-		s.log.printf(reason, "%s refused: %s", peerOf(r), what)
+		s.log.Printf(reason, "%s refused: %s", peerOf(r), what)
 		w.Header().Set("Retry-After", "10")
 		http.Error(w, what+" Try again in a while.", http.StatusServiceUnavailable)
 	}
@@ -375,7 +375,7 @@ func (c *Client) throttle() error {
 		c.throttledSince = now
 	case !c.throttleLogged && now.Sub(c.throttledSince) >= throttleLogAfter:
 		c.throttleLogged = true
-		c.hub.journal.printf("paced", "%s says more than -rate allows: it is read more slowly", c)
+		c.hub.journal.Printf("paced", "%s says more than -rate allows: it is read more slowly", c)
 	}
 	select {
 	case <-c.done:
@@ -402,7 +402,7 @@ func (c *Client) writePump() {
 	<-c.done // as the hub has heard from readPump, if it did not know
 	if c.disconnect.label != "" {
 		c.hub.counters.drops.add(c.disconnect.label)
-		c.hub.journal.printf("dropped", "%s dropped: %s", c, c.disconnect.reason)
+		c.hub.journal.Printf("dropped", "%s dropped: %s", c, c.disconnect.reason)
 	}
 }
 

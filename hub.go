@@ -8,6 +8,8 @@ import (
 	"sort"
 	"sync/atomic"
 	"time"
+
+	"chat/internal/ratelog"
 )
 
 const (
@@ -34,7 +36,7 @@ type Hub struct {
 	clearHistory chan struct{} // all that was said
 	stopped      chan struct{} // closed by run when it returns
 
-	journal     *limitedLog
+	journal     *ratelog.Logger
 	counters    *counters
 	hasHistory  atomic.Bool   // something was said; set by run
 	tickCount   atomic.Int64  // counted by run, from 1
@@ -69,7 +71,7 @@ type member struct {
 	connections int
 }
 
-func newHub(j *limitedLog, c *counters) *Hub {
+func newHub(j *ratelog.Logger, c *counters) *Hub {
 	return &Hub{
 		register:     make(chan *Client),
 		unregister:   make(chan leave),

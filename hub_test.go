@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"chat/internal/ratelog"
 )
 
 // What the room promises to those who are in it. The words are in chat_test.go: a
@@ -323,7 +325,7 @@ func TestWhatWaitsIsSaidFirst(t *testing.T) {
 	for i := range 50 {
 		bubble(t, func(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
-			h := newHub(newLimitedLog(), newCounters())
+			h := newHub(ratelog.New(), newCounters())
 			ada, bob := joinHub(h), joinHub(h)
 			var said []string
 			for i := range 100 {
@@ -353,7 +355,7 @@ func TestGatherWait(t *testing.T) {
 	for range 20 { // the hub may look at the message first, or at the departure
 		bubble(t, func(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
-			h := newHub(newLimitedLog(), newCounters())
+			h := newHub(ratelog.New(), newCounters())
 			ada, bob := joinHub(h), joinHub(h)
 			joinHub(h)
 			h.broadcast <- message{sender: ada, text: "farewell"}
@@ -382,7 +384,7 @@ func TestGatherWait(t *testing.T) {
 func TestTooSlowHasNoGap(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		h := newHub(newLimitedLog(), newCounters())
+		h := newHub(ratelog.New(), newCounters())
 		slow, ada := joinHub(h), joinHub(h)
 		go h.run(ctx)
 		var said []string
@@ -406,7 +408,7 @@ func TestTooSlowHasNoGap(t *testing.T) {
 func TestRestAfterABatch(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		h := newHub(newLimitedLog(), newCounters())
+		h := newHub(ratelog.New(), newCounters())
 		ada, bob := joinHub(h), joinHub(h)
 		go h.run(ctx)
 		h.broadcast <- message{sender: ada, text: "who is here?"}
@@ -442,7 +444,7 @@ func TestRestIsBounded(t *testing.T) {
 	for _, late := range []time.Duration{0, 8 * time.Millisecond, time.Minute} {
 		bubble(t, func(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
-			h := newHub(newLimitedLog(), newCounters())
+			h := newHub(ratelog.New(), newCounters())
 			ada := joinHub(h)
 			joinHub(h)
 			go h.run(ctx)
@@ -605,7 +607,7 @@ func TestStopIsQuick(t *testing.T) {
 func BenchmarkBroadcast(b *testing.B) {
 	for w, name := range []string{classic: "classic", chatV1: "chat.v1"} {
 		b.Run(name, func(b *testing.B) {
-			h := newHub(newLimitedLog(), newCounters())
+			h := newHub(ratelog.New(), newCounters())
 			members := make([]*Client, 1000)
 			for i := range members {
 				members[i] = &Client{hub: h, protocol: protocol(w), userID: fmt.Sprint(i), send: make(chan *batch, queueSize)}

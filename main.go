@@ -32,7 +32,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -43,9 +42,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
-	"time"
 )
 
 const (
@@ -180,56 +177,4 @@ func outwardIP(network string) net.IP {
 	}
 	defer conn.Close()
 	return conn.LocalAddr().(*net.UDPAddr).IP
-}
-
-// limitedLog keeps the log short: at most one line a second of a kind, and the next
-// second how many were left out.
-type limitedLog struct {
-	mu   sync.Mutex
-	left map[string]int // by kind, for those that had a line within the last second
-}
-
-func newLimitedLog() *limitedLog {
-	return &limitedLog{left: make(map[string]int)}
-}
-
-// printf logs a line of a kind. Whatever in it comes from a peer must be quoted.
-func (j *limitedLog) printf(kind, format string, args ...any) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if _, recent := j.left[kind]; recent {
-		j.left[kind]++
-		return
-	}
-	j.left[kind] = 0
-	go j.print(kind, fmt.Sprintf(format, args...))
-}
-
-// print prints a line and begins a second of its kind. It has a goroutine of its own,
-// one a kind at most: where the log goes, a terminal perhaps, may stand still for
-// as long as somebody selects text in it.
-func (j *limitedLog) print(kind, line string) {
-	log.Print(line)
-	time.AfterFunc(time.Second, func() { j.next(kind) })
-}
-
-// next ends a second of a kind.
-func (j *limitedLog) next(kind string) {
-	j.mu.Lock()
-	left := j.left[kind]
-	if left == 0 {
-		delete(j.left, kind)
-	} else {
-		j.left[kind] = 0
-	}
-	j.mu.Unlock()
-	if left > 0 {
-		j.print(kind, fmt.Sprintf("%s: %d more", kind, left))
-	}
-}
-
-// Write logs what net/http has to say, such as that no descriptor is left.
-func (j *limitedLog) Write(line []byte) (int, error) {
-	j.printf("http", "%s", bytes.TrimSpace(line))
-	return len(line), nil
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"chat/internal/ratelog"
 )
 
 const (
@@ -26,7 +28,7 @@ const (
 type rooms struct {
 	ctx      context.Context // of all hubs
 	running  sync.WaitGroup  // a hub each
-	journal  *limitedLog
+	journal  *ratelog.Logger
 	counters *counters
 
 	mu    sync.Mutex
@@ -43,7 +45,7 @@ type room struct {
 }
 
 // newRooms returns the lobby, whose hub runs until ctx is done, as will those of all other rooms.
-func newRooms(ctx context.Context, j *limitedLog, c *counters) *rooms {
+func newRooms(ctx context.Context, j *ratelog.Logger, c *counters) *rooms {
 	rs := &rooms{ctx: ctx, journal: j, counters: c, named: make(map[string]*room)}
 	rs.open(lobby)
 	return rs

@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 	"weak"
+
+	"chat/internal/ratelog"
 )
 
 // Rooms: who hears whom, and how a room begins and ends.
@@ -230,7 +232,7 @@ func TestStopInRooms(t *testing.T) {
 // all who are counted in at a time are in one hub, which runs.
 func TestOneHubPerName(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
-	rs := newRooms(ctx, newLimitedLog(), newCounters())
+	rs := newRooms(ctx, ratelog.New(), newCounters())
 	var inside sync.Map // name -> the hub that somebody holds
 	var all sync.WaitGroup
 	for range 8 {
@@ -324,7 +326,7 @@ func TestRandomRooms(t *testing.T) {
 // it is a goroutine, a few channels and maps.
 func TestRoomsAreCheap(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
-	rs := newRooms(ctx, newLimitedLog(), newCounters())
+	rs := newRooms(ctx, ratelog.New(), newCounters())
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -354,7 +356,7 @@ func TestRoomsAreCheap(t *testing.T) {
 func TestNothingIsLeftOfARoom(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		rs := newRooms(ctx, newLimitedLog(), newCounters())
+		rs := newRooms(ctx, ratelog.New(), newCounters())
 		var hubs []weak.Pointer[Hub]
 		for i := range 2 * maxRooms {
 			name := fmt.Sprint("room", i)

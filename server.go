@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"chat/internal/ratelog"
 )
 
 // server is the program between its flags and its listener.
@@ -30,7 +32,7 @@ type server struct {
 	slots    chan struct{} // one taken by each connection, from before its upgrade until nothing of it is left
 	secret   [32]byte      // made at start; see from
 	upgrader websocket.Upgrader
-	log      *limitedLog
+	log      *ratelog.Logger
 	counters *counters
 	rooms    *rooms // made by serve
 }
@@ -40,7 +42,7 @@ func newServer(origins []string, rate float64, maxClients int) *server {
 		origins:  origins,
 		rate:     rate,
 		slots:    make(chan struct{}, maxClients),
-		log:      newLimitedLog(),
+		log:      ratelog.New(),
 		counters: newCounters(),
 	}
 	rand.Read(s.secret[:])
@@ -193,7 +195,7 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, status int, reas
 		origin := r.Header.Get("Origin")
 		s.counters.refusals.add("origin")
 		sentence = fmt.Sprintf("A page of %q may not join this chat.", origin)
-		s.log.printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peerOf(r), origin)
+		s.log.Printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peerOf(r), origin)
 	} else {
 		s.counters.refusals.add("handshake")
 	}

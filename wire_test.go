@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"chat/internal/ratelog"
 )
 
 // The chat.v1 wire: what its clients are told, and that they can be cut off, come back,
@@ -505,7 +507,7 @@ func TestSaidOnce(t *testing.T) {
 func TestRepeatOfOneTooSlow(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		h := newHub(newLimitedLog(), newCounters())
+		h := newHub(ratelog.New(), newCounters())
 		slow := &Client{hub: h, protocol: chatV1, userID: "slow", send: make(chan *batch, 1), done: make(chan struct{})}
 		h.admit(slow) // its queue is full: it has not taken the hello
 		other := joinHub(h)
