@@ -1,0 +1,51 @@
+package protocol
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// CleanText returns what is left to show of a text: control characters and line breaks
+// become spaces, so that one message is one line, and the ends are trimmed. It returns
+// "" for a blank text. The text must be valid UTF-8.
+func CleanText(text string) string {
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) {
+			return ' '
+		}
+		return r
+	}, text))
+}
+
+// CleanName returns a name that fits on a line and cannot rearrange it: without
+// controls, line breaks, private-use and invisible format characters (except for the
+// two joiners that scripts and emoji need), its runs of spaces made one, cut to MaxName
+// code points. It returns "" when nothing is left.
+func CleanName(name string) string {
+	name = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\u200c' || r == '\u200d':
+			return r
+		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co):
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(name, ""))
+	name = strings.Join(strings.Fields(name), " ")
+	if utf8.RuneCountInString(name) > MaxName {
+		name = string([]rune(name)[:MaxName])
+	}
+	return strings.Trim(name, " \u200c\u200d") // a joiner at an end joins nothing, and alone is no name
+}
+
+// RoomName returns the name of the room that a client asks for, in lower case, and
+// whether a room may have that name: up to MaxRoomName letters (with marks, which some
+// scripts write their vowels with), digits, "-" and "_". The name "" is the lobby's.
+func RoomName(asked string) (name string, ok bool) {
+	name = strings.Clone(strings.ToLower(asked)) // not a piece of the request, which it outlives
+	forbidden := func(r rune) bool {
+		return !unicode.In(r, unicode.L, unicode.M, unicode.Nd) && r != '-' && r != '_'
+	}
+	return name, utf8.ValidString(name) && utf8.RuneCountInString(name) <= MaxRoomName && !strings.ContainsFunc(name, forbidden)
+}

@@ -1,0 +1,137 @@
+package protocol
+
+import (
+	"bytes"
+	"encoding/json"
+	"time"
+	"unicode/utf8"
+)
+
+// A Message is one line of chat as a room orders and keeps it. Text is clean and not
+// empty.
+type Message struct {
+	ID          int64     // increases with each message of a room
+	Time        time.Time // when the room took it
+	UserID      string    // tells apart people of one name
+	Name        string    // the sender's; "" for none
+	Text        string
+	ClientMsgID string // the sender's own id for it, an idempotency key; "" for none
+}
+
+// AppendClassic appends the message as Classic spells it: the bare text, after the name
+// of a sender that gave one. The result is at most a name longer than MaxText, and so
+// shorter than MaxFrame.
+func (m *Message) AppendClassic(b []byte) []byte {
+	if m.Name != "" {
+		b = append(b, m.Name...)
+		b = append(b, ": "...)
+	}
+	return append(b, m.Text...)
+}
+
+// Encode returns the message as ChatV1 spells it. The result is shorter than MaxFrame,
+// since JSON escapes only quotation marks and backslashes of a clean text.
+func (m *Message) Encode() []byte {
+	return encode(struct {
+		Type        string `json:"type"`
+		ID          int64  `json:"id"`
+		Time        string `json:"time"`
+		UserID      string `json:"from"`
+		Name        string `json:"name"`
+		Text        string `json:"text"`
+		ClientMsgID string `json:"ref,omitempty"`
+	}{"message", m.ID, m.Time.UTC().Format("2006-01-02T15:04:05.000Z"), m.UserID, ShownName(m.Name), m.Text, m.ClientMsgID})
+}
+
+// ShownName is what ChatV1 shows for a name, which may be "".
+func ShownName(name string) string {
+	if name == "" {
+		return "guest"
+	}
+	return name
+}
+
+// Hello is the first object that a ChatV1 client receives. It comes once.
+type Hello struct {
+	Room   string
+	Name   string // the client's own, as the others see it
+	UserID string // the client's own
+	LastID int64  // of the room's last message, or when the room began
+	Missed bool   // messages after the client's resume position may be gone
+}
+
+// Encode returns the hello as ChatV1 spells it.
+func (h Hello) Encode() []byte {
+	return encode(struct {
+		Type   string `json:"type"`
+		Room   string `json:"room"`
+		Name   string `json:"name"`
+		UserID string `json:"from"`
+		Max    int    `json:"max"`
+		LastID int64  `json:"id"`
+		Missed bool   `json:"missed"`
+	}{"hello", h.Room, ShownName(h.Name), h.UserID, MaxText, h.LastID, h.Missed})
+}
+
+// Online says who is in the room.
+type Online struct {
+	Count int      // of people, however many connections each has
+	Names []string // sorted; nil when they are too many to name
+}
+
+// Encode returns the notice as ChatV1 spells it.
+func (o Online) Encode() []byte {
+	return encode(struct {
+		Type  string   `json:"type"`
+		Count int      `json:"count"`
+		Names []string `json:"names,omitempty"`
+	}{"online", o.Count, o.Names})
+}
+
+// encode returns v as one line of JSON, without escapes for HTML: a page only ever
+// sets it as text. It cannot fail for the types above.
+func encode(v any) []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// A ClientMessage is what a client sends. Its text is clean; a blank one, "", is to be
+// ignored.
+type ClientMessage struct {
+	Text        string
+	ClientMsgID string // always "" on Classic
+}
+
+// Decode reads the payload of a text message from a client that speaks p, of any
+// length. If it breaks a rule, the error is a Disconnect.
+func (p Protocol) Decode(frame []byte) (ClientMessage, error) {
+	if len(frame) > p.ReadLimit() {
+		return ClientMessage{}, MessageTooBig
+	}
+	if !utf8.Valid(frame) {
+		return ClientMessage{}, InvalidUTF8
+	}
+	if p == Classic {
+		return ClientMessage{Text: CleanText(string(frame))}, nil
+	}
+	var m struct {
+		Text string `json:"text"`
+		Ref  string `json:"ref"`
+	}
+	// Unmarshal alone would take null, too.
+	if !bytes.HasPrefix(bytes.TrimLeft(frame, " \t\r\n"), []byte("{")) || json.Unmarshal(frame, &m) != nil {
+		return ClientMessage{}, InvalidJSON
+	}
+	if len(m.Ref) > MaxClientMsgID {
+		return ClientMessage{}, ClientMsgIDTooLong
+	}
+	if len(m.Text) > MaxText {
+		return ClientMessage{}, MessageTooBig
+	}
+	return ClientMessage{CleanText(m.Text), m.Ref}, nil
+}

@@ -1,0 +1,203 @@
+package protocol
+
+import (
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+func TestCleanText(t *testing.T) {
+	for text, want := range map[string]string{
+		"hello":                         "hello",
+		"":                              "",
+		" \t\r\n ":                      "",
+		"  two  words  ":                "two  words",
+		"one\ntwo\r\nthree":             "one two  three",
+		"tab\tbell\x07del\x7fnel\u0085": "tab bell del nel",
+		"line\u2028paragraph\u2029":     "line paragraph",
+		"\u3000ideographic space\u3000": "ideographic space",
+		"\x00\x01":                      "",
+		"👩‍👩‍👧 café שלום":               "👩‍👩‍👧 café שלום", // joiners and marks are no controls
+		"<b>&amp;\"'":                   "<b>&amp;\"'",
+		"\ufffd":                        "\ufffd", // what somebody else has replaced
+	} {
+		if got := CleanText(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestCleanName(t *testing.T) {
+	for name, want := range map[string]string{
+		"Ada":                     "Ada",
+		"":                        "",
+		"  Ada   Lovelace ":       "Ada Lovelace",
+		"A\u0000d\na":             "Ada",
+		"\u202eadA\u2066":         "adA", // no turning the line around
+		"A\u200bd\ufeffa":         "Ada", // nor hiding in it
+		"Ada\ue000":               "Ada",
+		"می\u200cخواهم":           "می\u200cخواهم",
+		"\u200d \u200c":           "",
+		"\xff\xfeAda":             "Ada",
+		strings.Repeat("😀", 40):   strings.Repeat("😀", 32),
+		strings.Repeat("😀", 32):   strings.Repeat("😀", 32),
+		strings.Repeat("ab ", 40): strings.TrimSpace(strings.Repeat("ab ", 11)[:32]),
+	} {
+		if got := CleanName(name); got != want {
+			t.Errorf("%q: %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestAppendClassic(t *testing.T) {
+	for _, said := range []struct{ name, text, want string }{
+		{"", "hello", "hello"},
+		{"Ada", "hello", "Ada: hello"},
+		{"", "Ada: hello", "Ada: hello"}, // names are labels, not identities
+	} {
+		m := Message{Name: said.name, Text: said.text}
+		if got := string(m.AppendClassic([]byte("before "))); got != "before "+said.want {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
+// The longest message fits into a frame in both protocols.
+func TestLongestMessageFits(t *testing.T) {
+	for _, letter := range []string{`"`, `\\`, "<", "é", "\u2027"} {
+		text := strings.Repeat(letter, MaxText/len(letter))
+		m := Message{1<<53 - 1, time.Now(), "0123456789abcdef", strings.Repeat("😀", MaxName), text, strings.Repeat("\x01", MaxClientMsgID)}
+		if n := len(m.Encode()); n >= MaxFrame {
+			t.Errorf("%d bytes of %q are %d on chat.v1", len(text), letter, n)
+		}
+		if n := len(m.AppendClassic(nil)); n >= MaxFrame {
+			t.Errorf("%d bytes of %q are %d on the classic protocol", len(text), letter, n)
+		}
+	}
+}
+
+// What is exactly as long as it may be is accepted, and one byte more is not.
+func TestDecodeLimits(t *testing.T) {
+	x := func(n int) string { return strings.Repeat("x", n) }
+	for _, frame := range []struct {
+		what     string
+		protocol Protocol
+		frame    string
+		want     error
+	}{
+		{"text", Classic, x(MaxText), nil},
+		{"text", Classic, x(MaxText + 1), MessageTooBig},
+		{"text", ChatV1, `{"text":"` + x(MaxText) + `"}`, nil},
+		{"text", ChatV1, `{"text":"` + x(MaxText+1) + `"}`, MessageTooBig},
+		{"ref", ChatV1, `{"text":"x","ref":"` + x(MaxClientMsgID) + `"}`, nil},
+		{"ref", ChatV1, `{"text":"x","ref":"` + x(MaxClientMsgID+1) + `"}`, ClientMsgIDTooLong},
+		{"frame", ChatV1, `{"text":"x"}` + strings.Repeat(" ", MaxClientFrame-12), nil},
+		{"frame", ChatV1, `{"text":"x"}` + strings.Repeat(" ", MaxClientFrame-11), MessageTooBig},
+		{"invalid UTF-8, too long", Classic, strings.Repeat("\xff", MaxText+1), MessageTooBig},
+		{"invalid UTF-8", ChatV1, "\xff", InvalidUTF8},
+	} {
+		if _, err := frame.protocol.Decode([]byte(frame.frame)); err != frame.want {
+			t.Errorf("%v, %s of %d bytes in all: %v, want %v", frame.protocol, frame.what, len(frame.frame), err, frame.want)
+		}
+	}
+}
+
+// Every cause and refusal has a label of its own.
+func TestLabels(t *testing.T) {
+	seen := map[string]bool{"": true}
+	for c := NotDropped + 1; c < NumCauses; c++ {
+		if seen[c.String()] {
+			t.Errorf("cause %d has the label %q", c, c)
+		}
+		seen[c.String()] = true
+	}
+	for r := range NumRefusals {
+		if seen[r.String()] {
+			t.Errorf("refusal %d has the label %q", r, r)
+		}
+		seen[r.String()] = true
+	}
+}
+
+func TestRoomNames(t *testing.T) {
+	for asked, want := range map[string]string{
+		"":                       "",
+		"team":                   "team",
+		"Team-2_b":               "team-2_b",
+		"Übung":                  "übung",
+		"教室":                     "教室",
+		"हिन्दी":                 "हिन्दी",
+		strings.Repeat("é", 32):  strings.Repeat("é", 32),
+		strings.Repeat("é", 33):  "error",
+		"two words":              "error",
+		"a/b":                    "error",
+		"<b>":                    "error",
+		"a\n":                    "error",
+		"a\u202eb":               "error",
+		"\xff":                   "error",
+		"😀":                      "error",
+		"..":                     "error",
+		strings.Repeat("a", 1e4): "error",
+	} {
+		name, ok := RoomName(asked)
+		if !ok {
+			name = "error"
+		}
+		if name != want {
+			t.Errorf("%.40q: %q, want %q", asked, name, want)
+		}
+	}
+}
+
+// Whatever comes in, what goes out is one line of valid text that is clean already.
+func FuzzCleanText(f *testing.F) {
+	for _, seed := range []string{"hello", " \t", "a\u2028b", "\u0085", "\u00a0x\u00a0"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if !utf8.ValidString(text) {
+			t.Skip()
+		}
+		clean := CleanText(text)
+		if !utf8.ValidString(clean) || len(clean) > len(text) || CleanText(clean) != clean || strings.TrimSpace(clean) != clean {
+			t.Errorf("%q becomes %q", text, clean)
+		}
+		if i := strings.IndexFunc(clean, func(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) }); i >= 0 {
+			t.Errorf("%q has a control character at %d", clean, i)
+		}
+	})
+}
+
+func FuzzCleanName(f *testing.F) {
+	for _, seed := range []string{"Ada", "\xff", "\u200d", "a b", "👩‍👩‍👧"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		clean := CleanName(name)
+		if !utf8.ValidString(clean) || utf8.RuneCountInString(clean) > MaxName || CleanName(clean) != clean {
+			t.Errorf("%q becomes %q", name, clean)
+		}
+		if strings.Contains(clean, "  ") || strings.ContainsFunc(clean, unicode.IsControl) {
+			t.Errorf("%q does not fit on a line", clean)
+		}
+	})
+}
+
+func BenchmarkEncode(b *testing.B) {
+	m := Message{1, time.Now(), "0123456789abcdef", "Ada", strings.Repeat("x", 64), "0123456789abcdef"}
+	b.Run("classic", func(b *testing.B) {
+		b.ReportAllocs()
+		var line []byte
+		for b.Loop() {
+			line = m.AppendClassic(line[:0])
+		}
+	})
+	b.Run("chat.v1", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			m.Encode()
+		}
+	})
+}
