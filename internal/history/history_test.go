@@ -1,0 +1,160 @@
+package history
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"chat/internal/protocol"
+)
+
+var begin = time.UnixMicro(1_000_000_000_000_000)
+
+// add keeps messages of one text and returns the ids.
+func add(h *History, n int, text string) (ids []int64) {
+	for range n {
+		ids = append(ids, h.Add(protocol.Message{Text: text}, begin).ID)
+	}
+	return ids
+}
+
+// Ids increase with every message and with time, so that they increase over a restart,
+// too, and never go back with the clock.
+func TestIDs(t *testing.T) {
+	h := New(begin, 0)
+	first := h.LastID()
+	if first != begin.UnixMicro() || first >= 1<<53 {
+		t.Errorf("ids begin at %d", first)
+	}
+	for i, step := range []struct {
+		now  time.Time
+		want int64
+	}{
+		{begin, first + 1},
+		{begin, first + 2},
+		{begin.Add(time.Second), first + 1_000_000},
+		{begin.Add(-time.Hour), first + 1_000_001},
+	} {
+		e := h.Add(protocol.Message{Text: "hello"}, step.now)
+		if e.ID != step.want || h.LastID() != e.ID || !strings.Contains(string(e.Payload), fmt.Sprintf(`"id":%d,`, e.ID)) {
+			t.Errorf("message %d has id %d, want %d: %s", i, e.ID, step.want, e.Payload)
+		}
+	}
+}
+
+// A history that begins after another one has larger ids, though the clock was set back,
+// and tells those who know the other that they may have missed something.
+func TestIDsAfterAnotherHistory(t *testing.T) {
+	old := New(begin, 0)
+	last := add(old, 1, "hello")[0]
+	h := New(begin.Add(-time.Hour), last)
+	if h.LastID() <= last {
+		t.Errorf("begins at %d, after %d", h.LastID(), last)
+	}
+	if id := add(h, 1, "hello")[0]; id <= last {
+		t.Errorf("goes on with %d, after %d", id, last)
+	}
+	if entries, missed := h.Since(Position(last)); len(entries) != 1 || !missed {
+		t.Errorf("%d messages, missed %v", len(entries), missed)
+	}
+}
+
+// A history keeps MaxMessages messages and not one more.
+func TestMaxMessages(t *testing.T) {
+	h := New(begin, 0)
+	ids := add(h, MaxMessages, "x")
+	if entries, missed := h.Since(Position(begin.UnixMicro())); len(entries) != MaxMessages || missed {
+		t.Errorf("%d messages, missed %v", len(entries), missed)
+	}
+	add(h, 1, "x")
+	if entries, missed := h.Since(Position(ids[0])); len(entries) != MaxMessages || missed {
+		t.Errorf("after the first: %d messages, missed %v", len(entries), missed)
+	}
+	if entries, missed := h.Since(Position(ids[0] - 1)); len(entries) != MaxMessages || !missed {
+		t.Errorf("from the beginning: %d messages, missed %v", len(entries), missed)
+	}
+}
+
+// A history keeps MaxBytes bytes and not one more.
+func TestMaxBytes(t *testing.T) {
+	h := New(begin, 0)
+	overhead := len(h.Add(protocol.Message{Text: "x"}, begin).Payload) - 1
+	h = New(begin, 0)
+	const n = 40 // of messages that make MaxBytes exactly
+	for i := range n {
+		size := MaxBytes / n
+		if i == 0 {
+			size += MaxBytes % n
+		}
+		add(h, 1, strings.Repeat("x", size-overhead))
+	}
+	if entries, _ := h.Since(0); len(entries) != n || h.bytes != MaxBytes {
+		t.Errorf("%d of %d messages, %d bytes", len(entries), n, h.bytes)
+	}
+	add(h, 1, "x")
+	if entries, _ := h.Since(0); len(entries) != n || h.bytes > MaxBytes {
+		t.Errorf("%d messages, %d bytes", len(entries), h.bytes)
+	}
+}
+
+// A newcomer gets the last messages; a client that comes back all after its position.
+func TestSince(t *testing.T) {
+	h := New(begin, 0)
+	start := h.LastID()
+	ids := add(h, 120, "x")
+	last := ids[119]
+	for _, resume := range []struct {
+		after  string
+		n      int
+		missed bool
+	}{
+		{"", newcomerMessages, false},
+		{fmt.Sprint(last), 0, false},
+		{fmt.Sprint(last - 1), 1, false},
+		{fmt.Sprint(ids[19]), 100, false},
+		{fmt.Sprint(start), 120, false},
+		{fmt.Sprint(start - 1), 120, true}, // of a server before this one
+		{"0", 120, true},
+		{fmt.Sprint(last + 1), newcomerMessages, true}, // of a server whose clock was ahead
+		{"-1", newcomerMessages, true},
+		{"9223372036854775807", newcomerMessages, true},
+		{"99999999999999999999999", newcomerMessages, true},
+		{"yesterday", newcomerMessages, true},
+	} {
+		entries, missed := h.Since(ParsePosition(resume.after))
+		if len(entries) != resume.n || missed != resume.missed {
+			t.Errorf("after %q: %d messages, missed %v, want %+v", resume.after, len(entries), missed, resume)
+		}
+		if n := len(entries); n > 0 && entries[n-1].ID != last {
+			t.Errorf("after %q: the last is %d, want %d", resume.after, entries[n-1].ID, last)
+		}
+	}
+}
+
+// A message is found by its sender's id for it, while it is kept.
+func TestFind(t *testing.T) {
+	h := New(begin, 0)
+	e := h.Add(protocol.Message{UserID: "ada", Text: "hello", ClientMsgID: "1"}, begin)
+	h.Add(protocol.Message{UserID: "ada", Text: "no id"}, begin)
+	if h.Find("ada", "1") != e || h.Find("bob", "1") != nil || h.Find("ada", "2") != nil || h.Find("ada", "") != nil {
+		t.Error("finds what it should not, or not what it should")
+	}
+	add(h, MaxMessages, "more")
+	if h.Find("ada", "1") != nil || len(h.byKey) != 0 {
+		t.Error("finds a message that is gone")
+	}
+}
+
+// What Since returned stays as it is while messages come and go.
+func TestEntriesStay(t *testing.T) {
+	h := New(begin, 0)
+	ids := add(h, 10, "x")
+	entries, _ := h.Since(0)
+	add(h, 2*MaxMessages, "y")
+	for i, e := range entries {
+		if e.ID != ids[i] {
+			t.Fatalf("entry %d has become %d", ids[i], e.ID)
+		}
+	}
+}
