@@ -2,62 +2,69 @@ package main
 
 import (
 	"bytes"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gorilla/websocket"
+
+	"chat/internal/history"
+	"chat/internal/protocol"
 )
 
-// A batch is what the hub hands out. Nobody changes it after that. It is one of
-//
-//	lines for all          a text and its frame, on each wire that somebody speaks
-//	a ping                 a frame without a text
-//	something for one      no frame: a hello and what was said before, or a message once more
+// A batch is what the hub puts into clients' queues: several messages for everyone, a
+// notice, a ping, or something for one client. One batch serves all clients; nobody
+// changes it once it is queued.
 type batch struct {
-	payloads [numProtocols]payload
-	replay   []*entry // behind the text
+	payloads [protocol.NumProtocols]payload
+	replay   []*history.Entry // for one client, in ChatV1: kept messages, sent after the payload
 
-	pending     atomic.Int32    // clients that have yet to take it
-	stragglers  int32           // of these, so few that they need not be waited for
-	mostWritten chan<- struct{} // told when they are no more; nil if nobody wants to know
+	// For messages, whose writing the coalescer waits for.
+	coalescer  *coalescer   // nil for any other batch
+	pending    atomic.Int32 // clients that have not been written the batch
+	stragglers int32        // so few of them need not be waited for
 }
 
-// count has the batch tell taken when most of so many clients have taken it.
-func (b *batch) count(clients int, taken chan<- struct{}) {
-	b.pending.Store(int32(clients))
-	b.stragglers = int32(min(clients-1, 1+clients/16)) // one who does not read does not hold up the others
-	b.mostWritten = taken
-}
-
-// markWritten notes that one more client has taken the batch: it is written, or about to be.
-func (b *batch) markWritten() {
-	if b.mostWritten == nil || b.pending.Add(-1) != b.stragglers {
-		return
-	}
-	select {
-	case b.mostWritten <- struct{}{}:
-	default: // it was told before
-	}
-}
-
-// A payload is what a batch says on one wire, framed once for all who speak it.
+// A payload is what a batch says in one protocol. It is empty if no client speaks that.
 type payload struct {
-	text  []byte // lines joined by newlines, at most maxFrame bytes
-	frame *websocket.PreparedMessage
+	text  []byte                     // lines joined by newlines, at most protocol.MaxFrame bytes
+	frame *websocket.PreparedMessage // the text, or a ping, framed once for all clients
 }
 
-// newPayload frames a copy of the text.
+// newPayload returns a payload of its own copy of a text.
 func newPayload(text []byte) payload {
 	return payload{bytes.Clone(text), prepare(websocket.TextMessage, text)}
 }
 
-// ping is what the hub hands out when nobody may have spoken for a while.
-var ping = &batch{payloads: [numProtocols]payload{
-	{frame: prepare(websocket.PingMessage, nil)},
-	{frame: prepare(websocket.PingMessage, nil)},
+// newNotice returns a batch that tells clients that speak ChatV1 something.
+func newNotice(text []byte) *batch {
+	b := new(batch)
+	b.payloads[protocol.ChatV1] = newPayload(text)
+	return b
+}
+
+// newGreeting returns the first batch for a client that speaks ChatV1: a text, and what
+// it missed.
+func newGreeting(text []byte, missed []*history.Entry) *batch {
+	b := &batch{replay: missed}
+	b.payloads[protocol.ChatV1].text = text
+	return b
+}
+
+// newRepeat returns a batch that tells the sender of a message, which speaks ChatV1,
+// that it was said already.
+func newRepeat(e *history.Entry) *batch {
+	return &batch{replay: []*history.Entry{e}}
+}
+
+// ping is the batch that asks every client for a sign of life.
+var ping = &batch{payloads: [protocol.NumProtocols]payload{
+	protocol.Classic: {frame: prepare(websocket.PingMessage, nil)},
+	protocol.ChatV1:  {frame: prepare(websocket.PingMessage, nil)},
 }}
 
-// prepare frames a payload once for all connections. It cannot fail: it writes to
-// memory, a message type that exists.
+// prepare frames a payload once for all connections. It cannot fail: it writes a message
+// of a type that exists to memory.
 func prepare(messageType int, payload []byte) *websocket.PreparedMessage {
 	frame, err := websocket.NewPreparedMessage(messageType, payload)
 	if err != nil {
@@ -65,3 +72,137 @@ func prepare(messageType int, payload []byte) *websocket.PreparedMessage {
 	}
 	return frame
 }
+
+// markWritten notes that the batch was written to one more client, or is about to be.
+// Each client's writePump calls it once.
+func (b *batch) markWritten() {
+	if b.coalescer != nil && b.pending.Add(-1) == b.stragglers {
+		b.coalescer.mostWritten(b, time.Now())
+	}
+}
+
+// A batchBuilder joins messages to a batch. Its zero value is ready for use.
+type batchBuilder struct {
+	texts   [protocol.NumProtocols][]byte // joined by newlines
+	lines   int                           // messages so far
+	firstAt time.Time                     // when the first of them was added
+}
+
+// fits reports whether the frames of the batch have room for a message, given as a line
+// in each protocol.
+func (bb *batchBuilder) fits(lines [protocol.NumProtocols][]byte) bool {
+	for p, line := range lines {
+		size := len(bb.texts[p])
+		if size > 0 {
+			size++ // the newline between
+		}
+		if size+len(line) > protocol.MaxFrame {
+			return false
+		}
+	}
+	return true
+}
+
+// add adds a message, given as a line in each protocol, in those that clients speak.
+func (bb *batchBuilder) add(lines [protocol.NumProtocols][]byte, clients [protocol.NumProtocols]int, now time.Time) {
+	if bb.lines == 0 {
+		bb.firstAt = now
+	}
+	bb.lines++
+	for p, line := range lines {
+		if clients[p] == 0 {
+			continue
+		}
+		if len(bb.texts[p]) > 0 {
+			bb.texts[p] = append(bb.texts[p], '\n')
+		}
+		bb.texts[p] = append(bb.texts[p], line...)
+	}
+}
+
+// take returns the batch and begins the next one. There must be a message in it.
+func (bb *batchBuilder) take() *batch {
+	b := new(batch)
+	for p, text := range bb.texts {
+		if len(text) > 0 {
+			b.payloads[p] = newPayload(text)
+			bb.texts[p] = text[:0] // the buffer serves again
+		}
+	}
+	bb.lines = 0
+	return b
+}
+
+const (
+	// maxHold is how long a coalescer holds messages back, at most, after a batch that most
+	// clients are slow to be written.
+	maxHold = 20 * time.Millisecond
+
+	// minHold is the shortest time for which messages are held back: a timer may be as late
+	// as that.
+	minHold = time.Millisecond
+)
+
+// A coalescer decides when the hub takes the next messages (write coalescing). Many of
+// those who receive a batch are about to answer. One batch with all their answers costs
+// each client one write; a batch for each answer costs a write each.
+//
+// A hold begins when a batch of messages is queued. Until it ends, the hub leaves new
+// messages in its channel, where they gather. It ends, whichever comes first,
+//
+//  1. as soon as most clients were written the batch, if that took less than three
+//     times minHold: a small or quiet room never waits;
+//  2. else when a third of that time has passed once more, for the answers;
+//  3. maxHold after the batch was queued, if most were not written it by then;
+//  4. at a stop, or when a client leaves, whose messages are sent before: then the hub
+//     takes what waits, and if that makes a batch, a new hold begins.
+//
+// The hub calls its methods; mostWritten is for the writePumps.
+type coalescer struct {
+	C     <-chan time.Time // delivers when the hold is to end; then the hub calls release
+	timer *time.Timer      // of C
+	holds bool             // a hold has begun and not ended
+
+	mu      sync.Mutex
+	current *batch    // the one that the hold is for; nil once most were written it
+	since   time.Time // when the hold began
+}
+
+// newCoalescer returns a coalescer that holds nothing.
+func newCoalescer() *coalescer {
+	timer := time.NewTimer(maxHold)
+	timer.Stop()
+	return &coalescer{C: timer.C, timer: timer}
+}
+
+// begin begins a hold for a batch that is to be queued for so many clients.
+func (c *coalescer) begin(b *batch, clients int) {
+	b.coalescer = c
+	b.pending.Store(int32(clients))
+	b.stragglers = int32(min(clients-1, 1+clients/16)) // one that does not read does not hold up the others
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.holds = true
+	c.current, c.since = b, time.Now()
+	c.timer.Reset(maxHold)
+}
+
+// mostWritten notes that most clients were written a batch. It may come late, for a batch
+// before the current one: then it means nothing.
+func (c *coalescer) mostWritten(b *batch, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.current != b {
+		return
+	}
+	c.current = nil
+	switch took := now.Sub(c.since); {
+	case took < 3*minHold:
+		c.timer.Reset(0)
+	case took < maxHold: // else the timer is about to end the hold by itself
+		c.timer.Reset(took / 3)
+	}
+}
+
+// release ends the hold.
+func (c *coalescer) release() { c.holds = false }

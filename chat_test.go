@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -22,13 +24,16 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"chat/internal/protocol"
+	"chat/internal/wstest"
 )
 
-// The words in which the other tests are written: a whole chat on fake time and an
-// in-memory network, people who join it, and raw connections that misbehave.
+// The vocabulary of the other tests: a whole chat on fake time and an in-memory network,
+// clients that join it, and raw connections that send what they like.
 
 func TestMain(m *testing.M) {
-	if os.Getenv("CHAT_TEST_RUN_MAIN") != "" { // the tests of the process start themselves as the chat
+	if os.Getenv("CHAT_TEST_RUN_MAIN") != "" { // tests of the process start this program as the chat
 		main()
 		return
 	}
@@ -41,16 +46,20 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// leaked returns the stacks of this program's goroutines, TestMain's own aside,
-// that have not ended two seconds after the last test, "" if there are none. (Fuzz workers are not asked.)
+// leaked returns the stacks of this program's goroutines, TestMain's own aside, that have
+// not ended two seconds after the last test; "" if there are none.
 func leaked() string {
-	own := regexp.MustCompile(`(?m)^chat\.`)
+	module := "chat" // of a fuzz worker, which has no build information
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Path != "" {
+		module = info.Main.Path
+	}
+	own := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(module) + `[./]`)
 	for deadline := time.Now().Add(2 * time.Second); ; runtime.Gosched() {
 		buf := make([]byte, 1<<20)
 		buf = buf[:runtime.Stack(buf, true)]
 		var left []string
-		for _, stack := range strings.Split(string(buf), "\n\n") {
-			if own.MatchString(stack) && !strings.Contains(stack, "chat.TestMain") {
+		for stack := range strings.SplitSeq(string(buf), "\n\n") {
+			if own.MatchString(stack) && !strings.Contains(stack, module+".TestMain") {
 				left = append(left, stack)
 			}
 		}
@@ -60,17 +69,17 @@ func leaked() string {
 	}
 }
 
-// chat is a server at work on an in-memory network. It must run in a bubble.
+// chat is a server at work on an in-memory network, in a synctest bubble.
 type chat struct {
 	*server
 	t       *testing.T
-	network *network
+	network *wstest.Network
 	stop    func() // as a signal would
 	stopped chan error
 }
 
-// startChat starts a server as main would with no flags but those that the options
-// set, and stops it when the test ends.
+// startChat starts a server as main would with no flags but those that the options set,
+// and stops it when the test ends.
 func startChat(t *testing.T, options ...func(*server)) *chat {
 	t.Helper()
 	s := newServer(nil, 10, 10_000)
@@ -78,7 +87,7 @@ func startChat(t *testing.T, options ...func(*server)) *chat {
 		set(s)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	c := &chat{server: s, t: t, network: newNetwork(), stop: stop, stopped: make(chan error, 1)}
+	c := &chat{server: s, t: t, network: wstest.NewNetwork(), stop: stop, stopped: make(chan error, 1)}
 	go func() { c.stopped <- s.serve(ctx, c.network, nil) }()
 	t.Cleanup(func() {
 		stop()
@@ -88,6 +97,7 @@ func startChat(t *testing.T, options ...func(*server)) *chat {
 	return c
 }
 
+// unlimited is an option: nobody is throttled.
 func unlimited(s *server) { s.rate = 0 }
 
 // wantStopped waits for serve to return, which it must do within five seconds.
@@ -101,115 +111,10 @@ func (c *chat) wantStopped() {
 	if err != nil {
 		c.t.Errorf("serve: %v", err)
 	}
-	if n := c.network.open(); n != 0 {
+	if n := c.network.Open(); n != 0 {
 		c.t.Errorf("%d connections are left", n)
 	}
-	c.stopped <- nil // for the next who asks
-}
-
-// person is a well-behaved client: it reads all the time.
-type person struct {
-	t    *testing.T
-	conn *websocket.Conn
-
-	mu    sync.Mutex
-	heard []string
-	err   error // why it hears no more
-}
-
-// join lets someone into the room, with a name or (name "") without.
-func (c *chat) join(name string) *person {
-	c.t.Helper()
-	return c.joinAs(name, nil)
-}
-
-// joinAs is join with header lines of one's own.
-func (c *chat) joinAs(name string, header http.Header) *person {
-	c.t.Helper()
-	dialer := websocket.Dialer{NetDialContext: c.network.dial}
-	conn, resp, err := dialer.Dial("ws://chat.test/ws?name="+name, header)
-	if err != nil {
-		c.t.Fatalf("join: %v (%v)", err, resp)
-	}
-	p := &person{t: c.t, conn: conn}
-	go p.listen()
-	c.t.Cleanup(func() { conn.Close() })
-	synctest.Wait() // it is registered
-	return p
-}
-
-func (p *person) listen() {
-	for {
-		_, text, err := p.conn.ReadMessage()
-		p.mu.Lock()
-		if err != nil {
-			p.err = err
-			p.mu.Unlock()
-			p.conn.Close()
-			return
-		}
-		if len(text) > maxFrame {
-			p.t.Errorf("a frame of %d bytes", len(text))
-		}
-		p.heard = append(p.heard, strings.Split(string(text), "\n")...)
-		p.mu.Unlock()
-	}
-}
-
-func (p *person) say(text string) {
-	p.t.Helper()
-	if err := p.conn.WriteMessage(websocket.TextMessage, []byte(text)); err != nil {
-		p.t.Errorf("say: %v", err)
-	}
-}
-
-// markWritten returns what was heard since it was last asked for.
-func (p *person) take() []string {
-	synctest.Wait()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	heard := p.heard
-	p.heard = nil
-	return heard
-}
-
-// want fails the test unless exactly these lines were heard since the last want.
-func (p *person) want(lines ...string) {
-	p.t.Helper()
-	if heard := p.take(); !slices.Equal(heard, lines) {
-		p.t.Errorf("heard %.200q\nwant  %.200q", heard, lines)
-	}
-}
-
-// wantHere fails the test if the person is no longer connected.
-func (p *person) wantHere() {
-	p.t.Helper()
-	synctest.Wait()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.err != nil {
-		p.t.Errorf("is gone: %v", p.err)
-	}
-}
-
-// wantClosed fails the test unless the server has said goodbye like this.
-func (p *person) wantClosed(code int, reason string) {
-	p.t.Helper()
-	synctest.Wait()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var closed *websocket.CloseError
-	if !errors.As(p.err, &closed) || closed.Code != code || closed.Text != reason {
-		p.t.Errorf("ended with %v, want %d %q", p.err, code, reason)
-	}
-}
-
-func (p *person) leave() {
-	p.t.Helper()
-	bye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
-	if err := p.conn.WriteControl(websocket.CloseMessage, bye, time.Now().Add(time.Second)); err != nil {
-		p.t.Errorf("leave: %v", err)
-	}
+	c.stopped <- nil // for the next caller
 }
 
 // wantClients fails the test unless there are n connections.
@@ -221,6 +126,179 @@ func (c *chat) wantClients(n int) {
 	}
 }
 
+// wantRooms fails the test unless there are n rooms.
+func (c *chat) wantRooms(n int) {
+	c.t.Helper()
+	synctest.Wait()
+	if got := c.rooms.count(); got != n {
+		c.t.Errorf("%d rooms, want %d", got, n)
+	}
+}
+
+// person is a well-behaved client of either protocol: it reads all the time.
+type person struct {
+	t        *testing.T
+	conn     *websocket.Conn
+	protocol protocol.Protocol
+
+	mu     sync.Mutex
+	events []wstest.Event // not yet taken
+	err    error          // why there will be no more
+}
+
+// join connects a client of the classic protocol; query is that of /ws.
+func (c *chat) join(query string) *person { return c.mustConnect(query, protocol.Classic) }
+
+// joinV1 connects a client of chat.v1; query is that of /ws.
+func (c *chat) joinV1(query string) *person { return c.mustConnect(query, protocol.ChatV1) }
+
+func (c *chat) mustConnect(query string, proto protocol.Protocol) *person {
+	c.t.Helper()
+	p, err := c.connect(query, proto)
+	if err != nil {
+		c.t.Fatalf("join: %v", err)
+	}
+	c.t.Cleanup(func() { p.conn.Close() })
+	synctest.Wait() // it is registered
+	return p
+}
+
+func (c *chat) connect(query string, proto protocol.Protocol) (*person, error) {
+	dialer := websocket.Dialer{NetDialContext: c.network.Dial}
+	want := ""
+	if proto == protocol.ChatV1 {
+		want = protocol.Subprotocol
+		dialer.Subprotocols = []string{want}
+	}
+	conn, _, err := dialer.Dial("ws://chat.test/ws?"+query, nil)
+	if err != nil {
+		return nil, err
+	}
+	if conn.Subprotocol() != want {
+		c.t.Errorf("the server answers with subprotocol %q", conn.Subprotocol())
+	}
+	p := &person{t: c.t, conn: conn, protocol: proto}
+	go p.read()
+	return p, nil
+}
+
+func (p *person) read() {
+	for {
+		_, frame, err := p.conn.ReadMessage()
+		p.mu.Lock()
+		if err != nil {
+			p.err = err
+			p.mu.Unlock()
+			p.conn.Close()
+			return
+		}
+		events, err := wstest.Events(p.protocol, frame)
+		if err != nil {
+			p.t.Error(err)
+		}
+		p.events = append(p.events, events...)
+		p.mu.Unlock()
+	}
+}
+
+// say sends a text, in chat.v1 with a ref if one is given.
+func (p *person) say(text string, ref ...string) {
+	p.t.Helper()
+	if p.protocol == protocol.ChatV1 {
+		frame, _ := json.Marshal(map[string]string{"text": text, "ref": strings.Join(ref, "")})
+		text = string(frame)
+	}
+	p.send(text)
+}
+
+// send sends a text frame as it is.
+func (p *person) send(frame string) {
+	p.t.Helper()
+	if err := p.conn.WriteMessage(websocket.TextMessage, []byte(frame)); err != nil {
+		p.t.Errorf("send: %v", err)
+	}
+}
+
+// take returns the events of a type, "" for all, that were received and not yet taken.
+func (p *person) take(kind string) []wstest.Event {
+	synctest.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var taken, left []wstest.Event
+	for _, e := range p.events {
+		if kind == "" || e.Type == kind {
+			taken = append(taken, e)
+		} else {
+			left = append(left, e)
+		}
+	}
+	p.events = left
+	return taken
+}
+
+// texts returns the texts of the messages that were received and not yet taken.
+func (p *person) texts() []string {
+	var texts []string
+	for _, e := range p.take("message") {
+		texts = append(texts, e.Text)
+	}
+	return texts
+}
+
+// hello returns the greeting of chat.v1.
+func (p *person) hello() wstest.Event {
+	p.t.Helper()
+	hellos := p.take("hello")
+	if len(hellos) != 1 {
+		p.t.Fatalf("%d hellos", len(hellos))
+	}
+	return hellos[0]
+}
+
+// want fails the test unless exactly these texts were received since the last want.
+func (p *person) want(texts ...string) {
+	p.t.Helper()
+	if got := p.texts(); !slices.Equal(got, texts) {
+		p.t.Errorf("received %.200q\nwant     %.200q", got, texts)
+	}
+}
+
+// wantHere fails the test if the client is no longer connected.
+func (p *person) wantHere() {
+	p.t.Helper()
+	synctest.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		p.t.Errorf("disconnected: %v", p.err)
+	}
+}
+
+// wantClosed fails the test unless the server has closed the connection with this code
+// and reason.
+func (p *person) wantClosed(code int, reason string) {
+	p.t.Helper()
+	synctest.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var closed *websocket.CloseError
+	if !errors.As(p.err, &closed) || closed.Code != code || closed.Text != reason {
+		p.t.Errorf("ended with %v, want %d %q", p.err, code, reason)
+	}
+}
+
+// leave starts the close handshake.
+func (p *person) leave() {
+	p.t.Helper()
+	bye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
+	if err := p.conn.WriteControl(websocket.CloseMessage, bye, time.Now().Add(time.Second)); err != nil {
+		p.t.Errorf("leave: %v", err)
+	}
+}
+
+// freeze cuts the connection without a word.
+func (p *person) freeze() { p.conn.NetConn().(*wstest.Conn).Freeze() }
+
 // raw is a connection that sends whatever bytes it likes.
 type raw struct {
 	t *testing.T
@@ -228,10 +306,10 @@ type raw struct {
 	r *bufio.Reader
 }
 
-// connect opens a connection without saying anything on it.
-func (c *chat) connect() *raw {
+// dial opens a connection and sends nothing.
+func (c *chat) dial() *raw {
 	c.t.Helper()
-	conn, err := c.network.dial(c.t.Context(), "", "")
+	conn, err := c.network.Dial(c.t.Context(), "", "")
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -239,25 +317,24 @@ func (c *chat) connect() *raw {
 	return &raw{c.t, conn, bufio.NewReader(conn)}
 }
 
-const handshake = "GET /ws HTTP/1.1\r\nHost: chat.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+// handshake is a request that upgrades a connection to the classic protocol.
+var handshake = wstest.Handshake("chat.test", "/ws", "")
 
-func handshakeFor(path, subprotocol string) string {
-	request := strings.Replace(handshake, "/ws", path, 1)
-	return strings.Replace(request, "\r\n\r\n", "\r\nSec-WebSocket-Protocol: "+subprotocol+"\r\n\r\n", 1)
-}
-
-// upgrade opens a connection and completes the handshake.
+// upgrade opens a connection of the classic protocol.
 func (c *chat) upgrade() *raw {
 	c.t.Helper()
-	return c.upgradeTo("/ws", "")
+	return c.upgradeTo("", protocol.Classic)
 }
 
-// upgradeTo is upgrade with a path and query and a subprotocol of one's own.
-func (c *chat) upgradeTo(path, subprotocol string) *raw {
+// upgradeTo opens a connection of either protocol; query is that of /ws.
+func (c *chat) upgradeTo(query string, proto protocol.Protocol) *raw {
 	c.t.Helper()
-	conn := c.connect()
-	conn.send(handshakeFor(path, subprotocol))
+	subprotocol := ""
+	if proto == protocol.ChatV1 {
+		subprotocol = protocol.Subprotocol
+	}
+	conn := c.dial()
+	conn.send(wstest.Handshake("chat.test", "/ws?"+query, subprotocol))
 	resp, err := http.ReadResponse(conn.r, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		c.t.Fatalf("handshake: %v %v", resp, err)
@@ -266,10 +343,10 @@ func (c *chat) upgradeTo(path, subprotocol string) *raw {
 	return conn
 }
 
-// ask sends a request on a connection of its own and returns the answer, its body read.
+// ask sends a request on a connection of its own and returns the answer and its body.
 func (c *chat) ask(request string) (*http.Response, string) {
 	c.t.Helper()
-	conn := c.connect()
+	conn := c.dial()
 	conn.send(request)
 	resp, err := http.ReadResponse(conn.r, nil)
 	if err != nil {
@@ -288,64 +365,15 @@ func (r *raw) send(bytes string) {
 	}
 }
 
-// The first bytes of frames (RFC 6455, section 5.2).
-const (
-	fin = 0x80
-
-	continuation = 0x0
-	text         = 0x1
-	binaryData   = 0x2
-	closeFrame   = 0x8
-	pingFrame    = 0x9
-	pongFrame    = 0xA
-)
-
-// masked returns a frame as a client sends it. The mask is zero, which is as good as
-// any but leaves the payload readable.
-func masked(first byte, payload string) string {
-	return lying(first, uint64(len(payload)), payload)
-}
-
-// lying is masked with a header that tells another length.
-func lying(first byte, length uint64, payload string) string {
-	b := []byte{first}
-	switch {
-	case length < 126:
-		b = append(b, 0x80|byte(length))
-	case length < 1<<16:
-		b = binary.BigEndian.AppendUint16(append(b, 0x80|126), uint16(length))
-	default:
-		b = binary.BigEndian.AppendUint64(append(b, 0x80|127), length)
-	}
-	return string(b) + "\x00\x00\x00\x00" + payload
-}
-
-// next returns the next frame's first byte and payload, or what reading failed with.
+// next returns the next frame's first byte and payload, or the error of reading it.
 func (r *raw) next() (first byte, payload string, err error) {
 	r.SetReadDeadline(time.Now().Add(10 * time.Minute))
-	var head [2]byte
-	if _, err := io.ReadFull(r.r, head[:]); err != nil {
-		return 0, "", err
-	}
-	length := int(head[1])
-	if length == 126 {
-		var more [2]byte
-		if _, err := io.ReadFull(r.r, more[:]); err != nil {
-			return 0, "", err
-		}
-		length = int(binary.BigEndian.Uint16(more[:]))
-	}
-	if length > maxFrame {
-		return 0, "", fmt.Errorf("a frame of %d bytes or masked", length)
-	}
-	buf := make([]byte, length)
-	_, err = io.ReadFull(r.r, buf)
-	return head[0], string(buf), err
+	return wstest.ReadFrame(r.r)
 }
 
-// wantClosed reads up to the close frame, which must have this code and a reason,
-// and to the end of the line, which must be there already and not be a reset. It
-// returns how many frames came before.
+// wantClosed reads up to the close frame, which must have this code and a reason, and to
+// the end of the connection, which must be there already and not be a reset. It returns
+// how many frames came before.
 func (r *raw) wantClosed(code int) (frames int) {
 	r.t.Helper()
 	defer r.Close()
@@ -355,7 +383,7 @@ func (r *raw) wantClosed(code int) (frames int) {
 			r.t.Errorf("ended with %v, want close %d", err, code)
 			return frames
 		}
-		if first != fin|closeFrame {
+		if first != wstest.Fin|wstest.Close {
 			continue
 		}
 		if len(payload) < 4 || int(binary.BigEndian.Uint16([]byte(payload))) != code {
@@ -370,7 +398,7 @@ func (r *raw) wantClosed(code int) (frames int) {
 	return frames
 }
 
-// wantGone reads until the line ends, which must be within limit of fake time.
+// wantGone reads until the connection ends, which must be within limit of fake time.
 func (r *raw) wantGone(limit time.Duration) {
 	r.t.Helper()
 	r.SetReadDeadline(time.Now().Add(limit))
@@ -379,45 +407,45 @@ func (r *raw) wantGone(limit time.Duration) {
 	}
 }
 
-// slowReader is a client that takes only so many bytes a second.
+// slowReader is a client that reads only so many bytes a second.
 type slowReader struct {
 	mu    sync.Mutex
 	bytes []byte
 }
 
-// readSlowly reads from now on, all the time.
-func (conn *raw) readSlowly(bytesPerSecond int) *slowReader {
-	r := new(slowReader)
+// readSlowly reads from now on, and answers pings.
+func (r *raw) readSlowly(bytesPerSecond int) *slowReader {
+	slow := new(slowReader)
 	go func() {
 		buf := make([]byte, bytesPerSecond/100)
 		for {
-			n, err := conn.r.Read(buf)
+			n, err := r.r.Read(buf)
 			if err != nil {
 				return
 			}
-			r.mu.Lock()
-			r.bytes = append(r.bytes, buf[:n]...)
-			r.mu.Unlock()
+			slow.mu.Lock()
+			slow.bytes = append(slow.bytes, buf[:n]...)
+			slow.mu.Unlock()
 			time.Sleep(time.Duration(n) * time.Second / time.Duration(bytesPerSecond))
-			if bytes.IndexByte(buf[:n], fin|pingFrame) >= 0 { // never part of the text said here
-				if _, err := io.WriteString(conn.Conn, masked(fin|pongFrame, "")); err != nil {
+			if bytes.IndexByte(buf[:n], wstest.Fin|wstest.Ping) >= 0 { // never part of the text said here
+				if _, err := io.WriteString(r.Conn, wstest.Masked(wstest.Fin|wstest.Pong, "")); err != nil {
 					return
 				}
 			}
 		}
 	}()
-	return r
+	return slow
 }
 
-// heard tells how often the reader has heard a text.
-func (r *slowReader) heard(text string) int {
+// count returns how often the reader has received a text.
+func (r *slowReader) count(text string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return bytes.Count(r.bytes, []byte(text))
 }
 
-// logged collects the log from now on until the test ends.
-func logged(t *testing.T) func() string {
+// captureLog collects the log from now on until the test ends.
+func captureLog(t *testing.T) func() string {
 	var mu sync.Mutex
 	var buf bytes.Buffer
 	log.SetOutput(writerFunc(func(p []byte) (int, error) {
@@ -443,19 +471,5 @@ func wantLogged(t *testing.T, log func() string, n int, part string) {
 	synctest.Wait()
 	if got := strings.Count(log(), part); got != n {
 		t.Errorf("%q is %d times in the log, want %d:\n%s", part, got, n, log())
-	}
-}
-
-// bubble runs a test on fake time: it goes on when everyone waits for it to.
-func bubble(t *testing.T, f func(t *testing.T)) {
-	t.Helper()
-	synctest.Test(t, f)
-}
-
-// freeze lets the person's line die without a word: nothing passes either way.
-func (p *person) freeze() {
-	c := p.conn.NetConn().(*conn)
-	for _, s := range []*stream{c.in, c.out} {
-		s.update(func() { s.frozen = true })
 	}
 }

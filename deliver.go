@@ -1,117 +1,187 @@
 package main
 
-import "github.com/gorilla/websocket"
+import (
+	"github.com/gorilla/websocket"
 
-// writeBatches writes batches to the peer: several in one frame when several wait and fit, and
-// several frames in one write when they do not. It returns nil when the hub has closed the
-// queue and it is empty, or the peer would not come to the end of it in time.
+	"chat/internal/protocol"
+)
+
+// How batches become frames, and frames writes. The invariants:
+//
+//   - writePump alone writes data frames, and alone holds the connection's cork. Under the
+//     library's lock readPump may write a pong, and the library a close frame, at any time.
+//   - A client receives the text of every batch in its queue, in order, each line once;
+//     it may be in a frame with others, never cut.
+//   - A frame that all clients share is written as it is, and only such a frame is held
+//     back: a merged one is built in a buffer that the library uses again.
+//   - A held frame is always followed by a write that sends it: frames are held only
+//     while another batch has been taken from the queue.
+//   - Whenever a write is under way, writeDeadlineTick is set, so that the hub finds one
+//     that does not end.
+//
+// An example: in the queue of a client on ChatV1 are batches A of 12 KiB, B of 9 KiB, C
+// of 3 KiB and D of 2 KiB. A and B do not fit into one frame: the shared frame of A is
+// held back. B, C and D fit: they are merged into one frame of 14 KiB. Its write takes A
+// along: two frames, one write(2).
+
+// maxHeld is how many frames are held back, at most, to go out with the next in one write.
+// Each adds writeWait to the time that this write may take.
+const maxHeld = 2
+
+// writeBatches writes what the hub queues for the client. It returns nil when the hub has
+// closed the queue and everything in it is written, or the client is a slow consumer,
+// which would not come to the end of it in time; else the error of a write.
 func (c *Client) writeBatches() error {
-	line := c.conn.NetConn().(*corkedConn)
-	var next *batch // taken from the queue, but not with the one before it
-	corked := 0     // frames that go out with the next
-	for {
-		b := next
-		if b == nil {
-			b = <-c.send
-		}
-		if b == nil || c.isSlowConsumer() {
-			return nil
-		}
-		next = c.nextBatch()
-		c.armWriteDeadline(1 + corked)
-		s := b.payloads[c.protocol]
-		alone := s.frame != nil && !canMerge(len(s.text), next, c.protocol)
-		if alone && s.text != nil && next != nil && corked < maxCorked {
-			corked++
-		} else {
-			corked = 0
-		}
-		line.cork = corked > 0
+	out := outbox{queue: c.send, protocol: c.protocol}
+	held := 0 // frames that go out with the next
+	for out.wait() && !c.isSlowConsumer() {
+		c.armWriteDeadline(1 + held)
+		first := out.take()
 		var err error
-		if alone {
-			err = c.conn.WritePreparedMessage(s.frame)
+		if first.frame != nil && !out.canMerge(len(first.text)) {
+			hold := first.text != nil && held < maxHeld && out.fill() // a ping is not held
+			c.line.Hold(hold)
+			err = c.conn.WritePreparedMessage(first.frame)
+			if hold {
+				held++
+			} else {
+				held = 0
+			}
 		} else {
-			next, err = c.writeMerged(b, next)
+			c.line.Hold(false)
+			err = c.writeMerged(first, &out)
+			held = 0
 		}
 		c.writeDeadlineTick.Store(0)
-		b.markWritten()
+		first.markWritten()
 		if err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
-// armWriteDeadline notes that a write begins, which has writeWait for each of so many frames.
+// newline separates lines in a frame.
+var newline = []byte{'\n'}
+
+// writeMerged writes one frame: the first piece, and those in the outbox that fit.
+func (c *Client) writeMerged(first piece, out *outbox) error {
+	w, err := c.conn.NextWriter(websocket.TextMessage)
+	if err != nil {
+		return err
+	}
+	w.Write(first.text) // if it fails, so does Close
+	for size := len(first.text); out.canMerge(size); {
+		next := out.take()
+		w.Write(newline)
+		w.Write(next.text)
+		size += 1 + len(next.text)
+		next.markWritten()
+	}
+	return w.Close()
+}
+
+// armWriteDeadline notes that a write of so many frames begins, which the hub ends if it
+// takes longer than writeWait for each of them.
 func (c *Client) armWriteDeadline(frames int) {
-	c.writeDeadlineTick.Store(c.hub.tickCount.Load() + int64(frames)*int64(writeWait/presenceInterval))
+	c.writeDeadlineTick.Store(c.hub.ticks.Load() + int64(frames)*int64(writeWait/tickPeriod))
 }
 
-// isSlowConsumer reports whether the hub has dropped the client for that.
+// isSlowConsumer reports whether the hub has disconnected the client as one.
 func (c *Client) isSlowConsumer() bool {
 	select {
 	case <-c.done:
-		return c.disconnect == slowConsumer
+		return c.reason == slowConsumer
 	default:
 		return false
 	}
 }
 
-// batched takes a batch from the queue. It returns nil if there is none.
-func (c *Client) nextBatch() *batch {
+// A piece is what is not split between frames: a batch's payload, or a message of its
+// replay. Text may share a frame with other text; a ping, which has none, may not.
+type piece struct {
+	text  []byte                     // nil for a ping
+	frame *websocket.PreparedMessage // the piece as a frame that all clients share, or nil
+	ends  *batch                     // the batch that it is the last piece of, or nil
+}
+
+// markWritten notes that the piece is written, or about to be.
+func (p piece) markWritten() {
+	if p.ends != nil {
+		p.ends.markWritten()
+	}
+}
+
+// An outbox takes a client's queue apart into pieces.
+type outbox struct {
+	queue    <-chan *batch
+	protocol protocol.Protocol
+	batch    *batch // taken from the queue; nil when its last piece is taken
+	next     int    // piece of the batch: 0 is the payload, i the message i-1 of the replay
+}
+
+// wait waits for a piece. It reports false when the queue is closed and empty.
+func (o *outbox) wait() bool {
+	return o.fill() || o.open(<-o.queue)
+}
+
+// fill reports whether there is a piece now.
+func (o *outbox) fill() bool {
+	if o.batch != nil {
+		return true
+	}
 	select {
-	case b := <-c.send:
-		return b
+	case b := <-o.queue:
+		return o.open(b)
 	default:
-		return nil
-	}
-}
-
-// canMerge reports whether the next batch is lines that have room in a frame behind so many bytes.
-func canMerge(size int, next *batch, w protocol) bool {
-	if size == 0 || next == nil {
 		return false
 	}
-	more := len(next.payloads[w].text)
-	return more > 0 && size+1+more <= maxFrame
 }
 
-var newline = []byte{'\n'}
+// open begins with the pieces of a batch. It reports false for nil, which a closed queue
+// delivers.
+func (o *outbox) open(b *batch) bool {
+	o.batch, o.next = b, 0
+	if b == nil {
+		return false
+	}
+	if p := b.payloads[o.protocol]; p.text == nil && p.frame == nil {
+		o.next = 1
+	}
+	return true
+}
 
-// writeMerged writes a batch, with what it replays, and with what waits behind it, next
-// first, and fits into a frame with it. It returns the first batch that does not, or nil.
-func (c *Client) writeMerged(b, next *batch) (*batch, error) {
-	w, err := c.conn.NextWriter(websocket.TextMessage)
-	if err != nil {
-		return next, err
+// peek returns the next piece, which must be there.
+func (o *outbox) peek() piece {
+	var p piece
+	if o.next == 0 {
+		payload := o.batch.payloads[o.protocol]
+		p.text, p.frame = payload.text, payload.frame
+	} else {
+		p.text = o.batch.replay[o.next-1].Payload
 	}
-	text := b.payloads[c.protocol].text
-	w.Write(text) // an error is Close's, too
-	size := len(text)
-	for _, k := range b.replay {
-		if size+1+len(k.payload) > maxFrame {
-			if err := w.Close(); err != nil {
-				return next, err
-			}
-			c.armWriteDeadline(1)
-			if w, err = c.conn.NextWriter(websocket.TextMessage); err != nil {
-				return next, err
-			}
-			size = 0
-		}
-		if size > 0 {
-			w.Write(newline)
-			size++
-		}
-		w.Write(k.payload)
-		size += len(k.payload)
+	if o.next == len(o.batch.replay) {
+		p.ends = o.batch
 	}
-	for canMerge(size, next, c.protocol) {
-		text := next.payloads[c.protocol].text
-		w.Write(newline)
-		w.Write(text)
-		size += 1 + len(text)
-		next.markWritten()
-		next = c.nextBatch()
+	return p
+}
+
+// take returns the next piece, which must be there, and goes on to the one after it.
+func (o *outbox) take() piece {
+	p := o.peek()
+	o.next++
+	if p.ends != nil {
+		o.batch = nil
 	}
-	return next, w.Close()
+	return p
+}
+
+// canMerge reports whether the next piece is there and may follow text of so many bytes
+// in one frame. After no bytes, which is a ping, nothing may.
+func (o *outbox) canMerge(size int) bool {
+	if size == 0 || !o.fill() {
+		return false
+	}
+	next := len(o.peek().text)
+	return next > 0 && size+1+next <= protocol.MaxFrame
 }

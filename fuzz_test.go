@@ -10,20 +10,23 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"chat/internal/protocol"
+	"chat/internal/wstest"
 )
 
 // FuzzWire throws bytes at a live server after the handshake, as one client on either wire, while
 // two others talk: whatever happens to the one, the witness hears the other's next line,
 // and nothing that is not a line.
 func FuzzWire(f *testing.F) {
-	for _, frame := range badFrames {
-		f.Add("", []byte(frame.send))
+	for _, breach := range wstest.Breaches {
+		f.Add(breach.Subprotocol, []byte(breach.Send))
 	}
-	for _, frame := range goodFrames {
-		f.Add("", []byte(frame.send))
+	for _, oddity := range wstest.Oddities {
+		f.Add("", []byte(oddity.Send))
 	}
-	f.Add("chat.v1", []byte(masked(fin|text, `{"text":"hello","ref":"r"}`)+masked(fin|text, `{"text":"hello","ref":"r"}`)))
-	f.Add("chat.v1", []byte(masked(fin|text, `{"text":"\u2028\ud800","ref":["r"]}`)))
+	f.Add("chat.v1", []byte(wstest.Masked(wstest.Fin|wstest.Text, `{"text":"hello","ref":"r"}`)+wstest.Masked(wstest.Fin|wstest.Text, `{"text":"hello","ref":"r"}`)))
+	f.Add("chat.v1", []byte(wstest.Masked(wstest.Fin|wstest.Text, `{"text":"\u2028\ud800","ref":["r"]}`)))
 	addr, _ := listenAndServe(f)
 	speaker, witness := enter(f, addr), enter(f, addr)
 	speaker.SetReadDeadline(time.Time{})
@@ -40,7 +43,7 @@ func FuzzWire(f *testing.F) {
 		}
 		defer rogue.Close()
 		rogue.SetDeadline(time.Now().Add(10 * time.Second))
-		io.WriteString(rogue, handshakeFor("/ws", subprotocol))
+		io.WriteString(rogue, wstest.Handshake("chat.test", "/ws", subprotocol))
 		rogue.Write(data) // an error says that it was let go before the end
 		rogue.(*net.TCPConn).CloseWrite()
 		if _, err := io.Copy(io.Discard, rogue); isTimeout(err) {
@@ -62,7 +65,7 @@ func FuzzWire(f *testing.F) {
 				if line == question {
 					return
 				}
-				if cleanText(line) != line || line == "" || bytes.ContainsRune([]byte(line), 0) {
+				if protocol.CleanText(line) != line || line == "" || bytes.ContainsRune([]byte(line), 0) {
 					t.Errorf("%q made everyone hear %q", data, line)
 				}
 			}

@@ -2,89 +2,79 @@ package main
 
 import (
 	"context"
-	"maps"
 	"runtime"
-	"slices"
-	"sort"
 	"sync/atomic"
 	"time"
 
+	"chat/internal/history"
+	"chat/internal/metrics"
+	"chat/internal/presence"
+	"chat/internal/protocol"
 	"chat/internal/ratelog"
 )
 
-const (
-	historyMessages  = 500        // what a hub keeps of what was said, at most
-	historyBytes     = 128 * 1024 // and as spelled
-	newcomerMessages = 50         // of those, who does not say where it left off
+// tickPeriod is how often the hub looks for writes that take too long, pings that are due
+// and changes of presence.
+const tickPeriod = time.Second
 
-	maxHold = 20 * time.Millisecond // at most, for most to take a batch before the next is made; and a third of that for their answers
-	minHold = time.Millisecond      // what is less is not worth a timer, which may be as late as that
+// broadcastSize is how many messages may wait for the hub before their senders do. Those
+// that wait share a batch.
+const broadcastSize = 256
 
-	maxNames          = 50               // people up to whom all are named
-	presenceInterval  = time.Second      // between two tellings of who is here
-	largeRoom         = 1000             // people above whom
-	largeRoomInterval = 10 * time.Second // it is this, so that ten thousand arriving do not make a storm
-	presenceHeartbeat = 30 * time.Second // without any change, so that a page can tell a dead line
-)
-
-// Hub is the room. One goroutine, run, owns everything under "owned by run";
-// everyone else reaches it through the channels, by offer.
+// Hub is the room. One goroutine, run, owns everything under "owned by run"; everyone
+// else reaches it through the channels, by offer.
 type Hub struct {
-	register     chan *Client  // who comes in
-	unregister   chan leave    // who goes, and how
-	broadcast    chan message  // what is said
-	clearHistory chan struct{} // all that was said
+	register     chan *Client  // clients that come in
+	unregister   chan leave    // clients that go out
+	broadcast    chan message  // what clients say
+	clearHistory chan struct{} // requests to forget what was said
 	stopped      chan struct{} // closed by run when it returns
 
-	journal     *ratelog.Logger
-	counters    *counters
-	hasHistory  atomic.Bool   // something was said; set by run
-	tickCount   atomic.Int64  // counted by run, from 1
-	mostWritten chan struct{} // most have taken a batch
+	log      *ratelog.Logger
+	counters *metrics.Counters
+	lastID   atomic.Int64 // of the last message; 0 before the first. Set by run
+	ticks    atomic.Int64 // tick periods since run began, from 1 on. Set by run
 
 	// owned by run
 	clients           map[*Client]bool
-	clientsByProtocol [numProtocols]int  // how many clients there are on each wire
-	members           map[string]*member // those clients' users, by from
-	history           *history
-	text              [numProtocols][]byte // the batch being gathered, on those wires that somebody speaks
-	batched           int                  // messages in it
-	firstAt           time.Time            // when the first of them was taken
-	line              []byte               // scratch: one message on the classic wire
-	holding           bool                 // what is said gathers, until
-	holdTimer         *time.Timer          // runs out
-	flushedAt         time.Time            // when all had been given the last batch
-	membersChanged    bool                 // people, since
-	announcedAt       time.Time            // when it was last told who is here
-	pingedAt          time.Time            // when all were last pinged
+	clientsByProtocol [protocol.NumProtocols]int // how many of the clients speak each
+	members           *presence.Members          // the users behind the clients
+	history           *history.History
+	builder           batchBuilder // messages taken and not yet queued
+	coalescer         *coalescer   // when to take the next
+	line              []byte       // scratch: one message in the classic protocol
+	pingedAt          time.Time    // when all clients were last pinged
 }
 
-// A leave is a client that goes, and how its connection ends.
+// A leave is a client that goes out, and why.
 type leave struct {
-	client     *Client
-	disconnect disconnect
+	client *Client
+	reason protocol.Disconnect
 }
 
-// A member is somebody who is here, with any number of tabs.
-type member struct {
-	name        string // as given last
-	connections int
+// A message is what a client says, on its way to the hub.
+type message struct {
+	sender *Client
+	protocol.ClientMessage
 }
 
-func newHub(j *ratelog.Logger, c *counters) *Hub {
+// newHub returns a room without clients, whose message ids are larger than afterID. Its
+// owner calls run.
+func newHub(log *ratelog.Logger, counters *metrics.Counters, afterID int64) *Hub {
+	now := time.Now()
 	return &Hub{
 		register:     make(chan *Client),
 		unregister:   make(chan leave),
-		broadcast:    make(chan message, 256), // so that those who speak at once share a batch
+		broadcast:    make(chan message, broadcastSize),
 		clearHistory: make(chan struct{}),
 		stopped:      make(chan struct{}),
-		journal:      j,
-		counters:     c,
-		mostWritten:  make(chan struct{}, 1),
-		holdTimer:    time.NewTimer(0),
+		log:          log,
+		counters:     counters,
 		clients:      make(map[*Client]bool),
-		members:      make(map[string]*member),
-		history:      newHistory(time.Now()),
+		members:      presence.New(now),
+		history:      history.New(now, afterID),
+		coalescer:    newCoalescer(),
+		pingedAt:     now,
 	}
 }
 
@@ -98,157 +88,118 @@ func offer[T any](h *Hub, ch chan<- T, v T) bool {
 	}
 }
 
-// run is the life of the room, until ctx is done. Then everyone hears what has
-// been said so far and is let go. Pumps outlive it: they still have that to write.
+// run is the life of the room, until ctx is done. Then every client gets what was said so
+// far and is disconnected. The clients' pumps outlive run: they have that to write.
 func (h *Hub) run(ctx context.Context) {
 	defer close(h.stopped)
-	h.announcedAt, h.pingedAt = time.Now(), time.Now()
-	h.tickCount.Store(1)
-	ticks := time.NewTicker(presenceInterval)
-	defer ticks.Stop()
+	h.ticks.Store(1)
+	ticker := time.NewTicker(tickPeriod)
+	defer ticker.Stop()
 	for {
-		// While most are still taking a batch, and a third of that time longer, what is
-		// said gathers: many of those who hear it are about to answer, and one batch with
-		// all the answers costs each client one write.
 		broadcast := h.broadcast
-		if h.holding {
+		if h.coalescer.holds { // after a batch, until most clients have it: see coalescer
 			broadcast = nil
 		}
 		select {
-		case <-h.mostWritten:
-			switch took := time.Since(h.flushedAt); {
-			case took < 3*minHold:
-				h.holding = false
-			case took < maxHold: // else patience runs out by itself
-				h.holdTimer.Reset(took / 3)
-			}
-		case <-h.holdTimer.C:
-			h.holding = false
-		case client := <-h.register:
-			h.admit(client)
-		case d := <-h.unregister:
-			h.drainBroadcast() // what it said before it went counts
-			h.drop(d.client, d.disconnect)
+		case c := <-h.register:
+			h.join(c)
+		case l := <-h.unregister:
+			h.publishWaiting() // what the client said before it left counts
+			h.drop(l.client, l.reason)
 		case m := <-broadcast:
-			runtime.Gosched() // whoever is about to speak does it now, and shares the batch
-			h.add(m)
-			h.drainBroadcast()
+			h.publish(m)
+		case <-h.coalescer.C:
+			h.coalescer.release()
 		case <-h.clearHistory:
-			h.history = newHistory(time.Now())
-		case now := <-ticks.C:
+			h.history = history.New(time.Now(), h.history.LastID())
+		case now := <-ticker.C:
 			h.tick(now)
 		case <-ctx.Done():
-			h.drainBroadcast()
-			for client := range h.clients {
-				h.drop(client, stopping)
-			}
+			h.shutdown()
 			return
 		}
 	}
 }
 
-// admit lets a client in. One on chat.v1 is told in the same turn where it is and
-// what was said, so that there is neither a gap before what is said next nor an overlap.
-func (h *Hub) admit(c *Client) {
+// join registers a client. One that speaks ChatV1 is told in the same turn where it is and
+// what it missed, so that there is neither a gap nor an overlap before what is said next.
+func (h *Hub) join(c *Client) {
 	h.clients[c] = true
 	h.clientsByProtocol[c.protocol]++
-	p := h.members[c.userID]
-	if p == nil {
-		p = new(member)
-		h.members[c.userID] = p
-	}
-	p.name = c.shownName()
-	p.connections++
-	h.membersChanged = true
-	if c.protocol == classic {
+	h.members.Join(c.userID, c.name)
+	if c.protocol == protocol.Classic {
 		return
 	}
-	replay, missed := h.history.since(c.resumeAfter)
-	text := encode(hello{"hello", c.room, c.shownName(), c.userID, maxText, h.history.lastID, missed})
-	text = append(append(text, '\n'), h.online()...)
-	b := &batch{replay: replay}
-	b.payloads[chatV1].text = text
-	c.send <- b // its queue is still empty
+	entries, missed := h.history.Since(c.resumeAfter)
+	hello := protocol.Hello{Room: c.room, Name: c.name, UserID: c.userID, LastID: h.history.LastID(), Missed: missed}
+	text := append(append(hello.Encode(), '\n'), h.members.Online().Encode()...)
+	c.send <- newGreeting(text, entries) // its queue is still empty
 }
 
-// drainBroadcast takes what waits on broadcast, and gives everyone all that is gathered.
-func (h *Hub) drainBroadcast() {
+// publish takes a message, with all that wait for the hub now, and sends them as one batch.
+func (h *Hub) publish(m message) {
+	runtime.Gosched() // senders that are about to speak do it now, and share the batch
+	h.deliver(m)
+	h.publishWaiting()
+}
+
+// publishWaiting takes the messages that wait for the hub, and sends them as one batch.
+func (h *Hub) publishWaiting() {
 	for n := len(h.broadcast); n > 0; n-- {
-		h.add(<-h.broadcast)
+		h.deliver(<-h.broadcast)
 	}
 	h.flush()
 }
 
-// add adds a message to the batch, unless its sender was dropped since. One that
-// the sender has sent before, not knowing whether it arrived, was heard by everyone
-// else: the sender alone is told again.
-func (h *Hub) add(m message) {
+// deliver gives a message its id and adds it to the batch, unless its sender was
+// disconnected since. A duplicate, which its sender sends again because it does not know
+// whether the first arrived, is answered to its sender alone.
+func (h *Hub) deliver(m message) {
 	if !h.clients[m.sender] {
 		return
 	}
-	if k := h.history.byKey[dedupeKey{m.sender.userID, m.clientMsgID}]; k != nil {
-		h.flush()
-		if h.clients[m.sender] { // and was not found too slow just now
-			h.enqueue(m.sender, &batch{replay: []*entry{k}})
+	if e := h.history.Find(m.sender.userID, m.ClientMsgID); e != nil {
+		h.flush() // first what was said before
+		if h.clients[m.sender] {
+			h.enqueue(m.sender, newRepeat(e))
 		}
 		return
 	}
 	now := time.Now()
-	k := h.history.add(m, now)
-	h.hasHistory.Store(true)
-	h.line = m.appendClassic(h.line[:0])
-	lines := [numProtocols][]byte{classic: h.line, chatV1: k.payload}
-	for w, line := range lines {
-		if len(h.text[w])+1+len(line) > maxFrame {
-			h.flush()
-		}
+	msg := protocol.Message{UserID: m.sender.userID, Name: m.sender.name, Text: m.Text, ClientMsgID: m.ClientMsgID}
+	entry := h.history.Add(msg, now)
+	h.lastID.Store(entry.ID)
+	h.line = msg.AppendClassic(h.line[:0])
+	lines := [protocol.NumProtocols][]byte{protocol.Classic: h.line, protocol.ChatV1: entry.Payload}
+	if !h.builder.fits(lines) {
+		h.flush()
 	}
-	if h.batched == 0 {
-		h.firstAt = now
-	}
-	h.batched++
-	for w, line := range lines {
-		if h.clientsByProtocol[w] == 0 {
-			continue
-		}
-		if len(h.text[w]) > 0 {
-			h.text[w] = append(h.text[w], '\n')
-		}
-		h.text[w] = append(h.text[w], line...)
-	}
+	h.builder.add(lines, h.clientsByProtocol, now)
 }
 
-// flush gives everyone the batch gathered so far.
+// flush queues the batch that was built, if there is one, for every client.
 func (h *Hub) flush() {
-	if h.batched == 0 {
+	lines := h.builder.lines
+	if lines == 0 {
 		return
 	}
-	b := new(batch)
-	for w, text := range h.text {
-		if len(text) > 0 {
-			b.payloads[w] = newPayload(text)
-			h.text[w] = text[:0]
+	firstAt := h.builder.firstAt
+	b := h.builder.take()
+	h.coalescer.begin(b, len(h.clients))
+	queued := 0
+	for c := range h.clients {
+		if h.enqueue(c, b) {
+			queued++
 		}
 	}
-	h.holding = true
-	h.holdTimer.Reset(maxHold)
-	b.count(len(h.clients), h.mostWritten)
-	given := 0
-	for client := range h.clients {
-		if h.enqueue(client, b) {
-			given++
-		}
-	}
-	h.flushedAt = time.Now()
-	h.counters.fanout.add(h.flushedAt.Sub(h.firstAt))
-	h.counters.batches.Add(1)
-	h.counters.messages.Add(int64(h.batched))
-	h.counters.deliveries.Add(int64(h.batched * given))
-	h.batched = 0
+	h.counters.Fanout.Add(time.Since(firstAt))
+	h.counters.Batches.Add(1)
+	h.counters.Messages.Add(int64(lines))
+	h.counters.Deliveries.Add(int64(lines * queued))
 }
 
-// enqueue hands a client a batch. One whose queue is full is dropped, and give reports
-// false: to wait for it would be to let it decide how fast all others hear.
+// enqueue queues a batch for a client. If the queue is full, it drops the client as a slow
+// consumer and reports false: to wait for it would be to let it set everyone's pace.
 func (h *Hub) enqueue(c *Client, b *batch) bool {
 	select {
 	case c.send <- b:
@@ -259,11 +210,11 @@ func (h *Hub) enqueue(c *Client, b *batch) bool {
 	}
 }
 
-// offerNotice hands a batch to those clients on a wire who have room for it: the others
-// have something better to read.
-func (h *Hub) offerNotice(w protocol, b *batch) {
+// offerNotice queues a batch for the clients that speak p, except those whose queue is
+// full: they have something better to read.
+func (h *Hub) offerNotice(p protocol.Protocol, b *batch) {
 	for c := range h.clients {
-		if c.protocol != w {
+		if c.protocol != p {
 			continue
 		}
 		select {
@@ -273,115 +224,41 @@ func (h *Hub) offerNotice(w protocol, b *batch) {
 	}
 }
 
-// tick does what is to be done from time to time.
+// tick does what is due once in a tickPeriod or less often.
 func (h *Hub) tick(now time.Time) {
-	second := h.tickCount.Add(1)
+	ticks := h.ticks.Add(1)
 	for c := range h.clients {
-		if end := c.writeDeadlineTick.Load(); end > 0 && second > end {
+		if deadline := c.writeDeadlineTick.Load(); deadline > 0 && ticks > deadline {
 			h.drop(c, writeTimeout)
-			c.conn.Close() // there is no way to tell it
+			c.conn.Close() // no close frame would get through
 		}
 	}
 	if now.Sub(h.pingedAt) >= pingPeriod {
 		h.pingedAt = now
-		h.offerNotice(classic, ping)
-		h.offerNotice(chatV1, ping)
+		h.offerNotice(protocol.Classic, ping)
+		h.offerNotice(protocol.ChatV1, ping)
 	}
-	pause := presenceInterval
-	if len(h.members) > largeRoom {
-		pause = largeRoomInterval
-	}
-	since := now.Sub(h.announcedAt)
-	if h.clientsByProtocol[chatV1] > 0 && (h.membersChanged && since >= pause || since >= presenceHeartbeat) {
-		h.announcedAt, h.membersChanged = now, false
-		b := new(batch)
-		b.payloads[chatV1] = newPayload(h.online())
-		h.offerNotice(chatV1, b)
+	if h.clientsByProtocol[protocol.ChatV1] > 0 && h.members.Due(now) {
+		h.offerNotice(protocol.ChatV1, newNotice(h.members.Online().Encode()))
 	}
 }
 
-// online returns who is here, spelled.
-func (h *Hub) online() []byte {
-	o := online{Type: "online", Count: len(h.members)}
-	if o.Count <= maxNames {
-		for p := range maps.Values(h.members) {
-			o.Names = append(o.Names, p.name)
-		}
-		slices.Sort(o.Names)
-	}
-	return encode(o)
-}
-
-// label lets a client go: it is not heard from now on, and has closeWait to hear
-// what is in its queue and its ending. It may come twice, for a client found
-// too slow as it leaves: the first counts.
-func (h *Hub) drop(c *Client, e disconnect) {
+// drop unregisters a client and starts its close handshake. Repeated calls do nothing: a
+// client may leave just as it is found to be a slow consumer, and the first reason counts.
+func (h *Hub) drop(c *Client, reason protocol.Disconnect) {
 	if !h.clients[c] {
 		return
 	}
 	delete(h.clients, c)
 	h.clientsByProtocol[c.protocol]--
-	if p := h.members[c.userID]; p.connections > 1 {
-		p.connections--
-	} else {
-		delete(h.members, c.userID)
-	}
-	h.membersChanged = true
-	c.startClose(e)
+	h.members.Leave(c.userID)
+	c.startClose(reason, closeWait)
 }
 
-// history is what was said last in a room. Only its hub's run uses it, but what it
-// hands out is never written to again.
-type history struct {
-	entries []*entry             // oldest first; entries are only ever added behind its end
-	bytes   int                  // of all their lines
-	byKey   map[dedupeKey]*entry // those that have one
-	lastID  int64                // id of the last message
-	goneID  int64                // id of the last message that is no longer kept
-}
-
-// A dedupeKey is what a sender knows its message by.
-type dedupeKey struct{ userID, clientMsgID string }
-
-// newHistory returns an empty one, from whose ids one can tell that it began at now:
-// who knows of an earlier one may have missed something.
-func newHistory(now time.Time) *history {
-	return &history{byKey: make(map[dedupeKey]*entry), lastID: now.UnixMicro(), goneID: now.UnixMicro()}
-}
-
-// add keeps a message said now, and gives it the next id: the microseconds since
-// 1970, so that ids grow over a restart too, or one more than the last.
-func (h *history) add(m message, now time.Time) *entry {
-	h.lastID = max(h.lastID+1, now.UnixMicro())
-	k := m.newEntry(h.lastID, now)
-	h.entries = append(h.entries, k)
-	h.bytes += len(k.payload)
-	if m.clientMsgID != "" {
-		h.byKey[dedupeKey{k.userID, k.clientMsgID}] = k
+// shutdown sends what was said so far and disconnects everyone.
+func (h *Hub) shutdown() {
+	h.publishWaiting()
+	for c := range h.clients {
+		h.drop(c, stopping)
 	}
-	for len(h.entries) > historyMessages || h.bytes > historyBytes {
-		first := h.entries[0]
-		h.entries = h.entries[1:]
-		h.bytes -= len(first.payload)
-		h.goneID = first.id
-		if first.clientMsgID != "" {
-			delete(h.byKey, dedupeKey{first.userID, first.clientMsgID})
-		}
-	}
-	return k
-}
-
-// since returns the kept messages after an id, and whether more may have been said
-// after it than is kept. For an id not known here it is the last few, as for a newcomer.
-func (h *history) since(after position) (replay []*entry, missed bool) {
-	first := max(0, len(h.entries)-newcomerMessages)
-	switch {
-	case after == noPosition:
-	case after > position(h.lastID):
-		missed = true
-	default:
-		missed = int64(after) < h.goneID
-		first = sort.Search(len(h.entries), func(i int) bool { return h.entries[i].id > int64(after) })
-	}
-	return h.entries[first:len(h.entries):len(h.entries)], missed
 }

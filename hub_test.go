@@ -14,7 +14,10 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"chat/internal/metrics"
+	"chat/internal/protocol"
 	"chat/internal/ratelog"
+	"chat/internal/wstest"
 )
 
 // What the room promises to those who are in it. The words are in chat_test.go: a
@@ -22,7 +25,7 @@ import (
 // has heard since it was last asked.
 
 func TestEveryoneHearsEveryone(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		ada, bob := chat.join(""), chat.join("")
 
@@ -37,9 +40,9 @@ func TestEveryoneHearsEveryone(t *testing.T) {
 }
 
 func TestANameStandsBeforeTheText(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		ada, bob := chat.join("Ada"), chat.join("")
+		ada, bob := chat.join("name=Ada"), chat.join("")
 		ada.say("hello")
 		ada.want("Ada: hello")
 		bob.want("Ada: hello")
@@ -50,7 +53,7 @@ func TestANameStandsBeforeTheText(t *testing.T) {
 }
 
 func TestOneHearsOnlyWhatIsSaidWhileHere(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		ada := chat.join("")
 		ada.say("anybody here?")
@@ -70,7 +73,7 @@ func TestOneHearsOnlyWhatIsSaidWhileHere(t *testing.T) {
 
 // One says something and is gone: it counts, however soon it goes.
 func TestLastWordsAreHeard(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		bob := chat.join("")
 		for i := range 100 {
@@ -85,7 +88,7 @@ func TestLastWordsAreHeard(t *testing.T) {
 
 // The order is one: what fifty people paste at the same moment, all fifty read alike.
 func TestFiftyPaste(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		people := make([]*person, 50)
 		for i := range people {
@@ -98,7 +101,7 @@ func TestFiftyPaste(t *testing.T) {
 				}
 			}()
 		}
-		lines := people[0].take()
+		lines := people[0].texts()
 		if len(lines) != 1000 {
 			t.Fatalf("%d lines arrived, want 1000", len(lines))
 		}
@@ -119,7 +122,7 @@ func TestFiftyPaste(t *testing.T) {
 // Without a word for ten minutes, people stay; one whose line is dead is forgotten
 // after pongWait, and nobody else notices.
 func TestIdleStaysVanishedGoes(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		ada, bob := chat.join(""), chat.join("")
 		time.Sleep(10 * time.Minute)
@@ -138,8 +141,8 @@ func TestIdleStaysVanishedGoes(t *testing.T) {
 // One stops reading. The others hear everything at once; it is dropped when its
 // queue is full, and from that moment not heard.
 func TestStopsReading(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		log := logged(t)
+	synctest.Test(t, func(t *testing.T) {
+		log := captureLog(t)
 		chat := startChat(t, unlimited)
 		ada, bob := chat.join(""), chat.join("")
 		hub := chat.rooms.named[lobby].hub
@@ -152,47 +155,47 @@ func TestStopsReading(t *testing.T) {
 			}
 		}
 
-		long := strings.Repeat("long", maxText/4)
+		long := strings.Repeat("long", protocol.MaxText/4)
 		lines := 0
 		for ; len(hub.clients) == 3 && lines < 2*queueSize; lines++ {
 			ada.say(long)
 			ada.want(long)
 			bob.want(long)
 		}
-		if inFlight := chat.network.window/maxText + 1; lines < queueSize || lines > queueSize+2*inFlight {
+		if inFlight := chat.network.Window/protocol.MaxText + 1; lines < queueSize || lines > queueSize+2*inFlight {
 			t.Errorf("dropped after %d lines, want about the queue's %d", lines, queueSize)
 		}
 
-		stuck.send(masked(fin|text, "am I still heard?"))
-		hub.broadcast <- message{sender: client, text: "nor what was on its way?"}
+		stuck.send(wstest.Masked(wstest.Fin|wstest.Text, "am I still heard?"))
+		hub.broadcast <- message{client, protocol.ClientMessage{Text: "nor what was on its way?"}}
 		bob.want()
 		// It reads on, in time to be told why. It would not have come to the end of its
 		// queue, so that is not sent.
-		if frames, window := stuck.wantClosed(1013), chat.network.window/maxText+1; frames > window {
+		if frames, window := stuck.wantClosed(1013), chat.network.Window/protocol.MaxText+1; frames > window {
 			t.Errorf("%d frames before the close frame, want %d, which were on their way", frames, window)
 		}
-		wantLogged(t, log, 1, "192.0.2.2:1234 dropped: too slow")
+		wantLogged(t, log, 1, "192.0.2.2:1234 disconnected: too slow")
 		chat.wantClients(2)
 	})
 }
 
 // One reads slowly: what waits for it comes in shared frames, of a size that all clients take.
 func TestWaitingBatchesShareFrames(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		ada := chat.join("")
-		chat.network.window = 1 << 10
+		chat.network.Window = 1 << 10
 		slow := chat.upgrade()
 		var said []string
 		for i := range 60 {
-			line := fmt.Sprint(i, strings.Repeat(".", i*maxText/60))
+			line := fmt.Sprint(i, strings.Repeat(".", i*protocol.MaxText/60))
 			ada.say(line)
 			ada.want(line) // a batch of its own
 			said = append(said, line)
 		}
 		var heard []string
 		for frames := 0; len(heard) < len(said); frames++ {
-			_, payload, err := slow.next() // which fails for a frame above maxFrame
+			_, payload, err := slow.next() // which fails for a frame above protocol.MaxFrame
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -210,18 +213,18 @@ func TestWaitingBatchesShareFrames(t *testing.T) {
 // One stops reading and the room is quiet: it is dropped when it has not taken what
 // was being written to it for writeWait, and there is no way to tell it why.
 func TestWriteLimit(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		log := logged(t)
+	synctest.Test(t, func(t *testing.T) {
+		log := captureLog(t)
 		chat := startChat(t)
 		ada := chat.join("")
-		chat.network.window = 1 << 10
+		chat.network.Window = 1 << 10
 		stuck := chat.upgrade()
-		ada.say(strings.Repeat("long", maxText/4))
+		ada.say(strings.Repeat("long", protocol.MaxText/4))
 		time.Sleep(writeWait - time.Second)
 		chat.wantClients(2)
 		time.Sleep(2 * time.Second)
 		chat.wantClients(1)
-		wantLogged(t, log, 1, "192.0.2.2:1234 dropped: did not take a frame within 10s")
+		wantLogged(t, log, 1, "192.0.2.2:1234 disconnected: did not take a frame within 10s")
 		stuck.wantGone(time.Second)
 		ada.wantHere()
 	})
@@ -230,19 +233,19 @@ func TestWriteLimit(t *testing.T) {
 // One stops reading while more waits for it than goes into one write: it has writeWait for
 // each frame of that write.
 func TestWriteLimitOfABacklog(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, unlimited)
 		ada := chat.join("")
-		chat.network.window = 1 << 10
-		stuck := chat.upgradeTo("/ws", "chat.v1")
+		chat.network.Window = 1 << 10
+		stuck := chat.upgradeTo("", protocol.ChatV1)
 		for range 20 {
-			ada.say(strings.Repeat(`"`, maxText)) // on chat.v1 so long that no two fit into a frame
+			ada.say(strings.Repeat(`"`, protocol.MaxText)) // on chat.v1 so long that no two fit into a frame
 			synctest.Wait()
 		}
 		for range 2 { // the hello, and the first line, which went out alone
 			stuck.next()
 		}
-		time.Sleep((1+maxCorked)*writeWait - time.Second)
+		time.Sleep((1+maxHeld)*writeWait - time.Second)
 		chat.wantClients(2)
 		time.Sleep(2 * time.Second)
 		chat.wantClients(1)
@@ -252,8 +255,8 @@ func TestWriteLimitOfABacklog(t *testing.T) {
 // One sends 30,000 messages at once, while twenty read at 400 KB/s and one of them
 // asks something.
 func TestFlood(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		log := logged(t)
+	synctest.Test(t, func(t *testing.T) {
+		log := captureLog(t)
 		chat := startChat(t)
 		ada := chat.join("")
 		readers := make([]*slowReader, 20)
@@ -263,7 +266,7 @@ func TestFlood(t *testing.T) {
 		flooder := chat.upgrade()
 		go func() { // as fast as its line takes it: for most of an hour
 			for i := range 30_000 {
-				if _, err := io.WriteString(flooder.Conn, masked(fin|text, fmt.Sprint("flood ", i))); err != nil {
+				if _, err := io.WriteString(flooder.Conn, wstest.Masked(wstest.Fin|wstest.Text, fmt.Sprint("flood ", i))); err != nil {
 					return
 				}
 			}
@@ -272,7 +275,7 @@ func TestFlood(t *testing.T) {
 		ada.say("can you hear me?")
 		time.Sleep(time.Second)
 		for _, r := range readers {
-			if r.heard("can you hear me?") != 1 {
+			if r.count("can you hear me?") != 1 {
 				t.Errorf("a reader has not heard the question within a second")
 			}
 		}
@@ -280,9 +283,9 @@ func TestFlood(t *testing.T) {
 		// wait behind the flood: what it says is said, all of it and in order.
 		time.Sleep(5 * time.Minute)
 		chat.wantClients(22)
-		wantLogged(t, log, 1, "read more slowly")
+		wantLogged(t, log, 1, "is throttled")
 		said := 0
-		for _, line := range ada.take() {
+		for _, line := range ada.texts() {
 			if strings.HasPrefix(line, "flood ") {
 				if line != fmt.Sprint("flood ", said) {
 					t.Fatalf("heard %q, want flood %d", line, said)
@@ -300,7 +303,7 @@ func TestFlood(t *testing.T) {
 // is to hear is in its queue.
 func joinHub(h *Hub) *Client {
 	c := &Client{hub: h, send: make(chan *batch, queueSize), done: make(chan struct{})}
-	h.admit(c)
+	h.join(c)
 	return c
 }
 
@@ -308,13 +311,13 @@ func joinHub(h *Hub) *Client {
 func queued(t *testing.T, c *Client) string {
 	var lines []string
 	for b := range c.send {
-		if len(b.payloads[classic].text) > maxFrame {
-			t.Errorf("a batch of %d bytes", len(b.payloads[classic].text))
+		if len(b.payloads[protocol.Classic].text) > protocol.MaxFrame {
+			t.Errorf("a batch of %d bytes", len(b.payloads[protocol.Classic].text))
 		}
-		if b.payloads[chatV1].frame != nil {
+		if b.payloads[protocol.ChatV1].frame != nil {
 			t.Error("framed for a wire that nobody speaks")
 		}
-		lines = append(lines, string(b.payloads[classic].text))
+		lines = append(lines, string(b.payloads[protocol.Classic].text))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -323,16 +326,16 @@ func queued(t *testing.T, c *Client) string {
 // comes to look at first; and what waits is one batch, as far as a frame goes.
 func TestWhatWaitsIsSaidFirst(t *testing.T) {
 	for i := range 50 {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
-			h := newHub(ratelog.New(), newCounters())
+			h := newHub(ratelog.New(), metrics.New(), 0)
 			ada, bob := joinHub(h), joinHub(h)
 			var said []string
 			for i := range 100 {
 				said = append(said, fmt.Sprint(i, strings.Repeat(".", i*20)))
-				h.broadcast <- message{sender: ada, text: said[i]}
+				h.broadcast <- message{ada, protocol.ClientMessage{Text: said[i]}}
 			}
-			go offer(h, h.unregister, leave{ada, disconnect{}})
+			go offer(h, h.unregister, leave{ada, goodbye})
 			synctest.Wait()
 			if i%2 == 0 {
 				stop()
@@ -353,17 +356,17 @@ func TestWhatWaitsIsSaidFirst(t *testing.T) {
 // no longer, whatever the last one was made for.
 func TestGatherWait(t *testing.T) {
 	for range 20 { // the hub may look at the message first, or at the departure
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
-			h := newHub(ratelog.New(), newCounters())
+			h := newHub(ratelog.New(), metrics.New(), 0)
 			ada, bob := joinHub(h), joinHub(h)
 			joinHub(h)
-			h.broadcast <- message{sender: ada, text: "farewell"}
-			go offer(h, h.unregister, leave{ada, disconnect{}})
+			h.broadcast <- message{ada, protocol.ClientMessage{Text: "farewell"}}
+			go offer(h, h.unregister, leave{ada, goodbye})
 			synctest.Wait()
 			go h.run(ctx)
 			synctest.Wait()
-			h.broadcast <- message{sender: bob, text: "and now?"}
+			h.broadcast <- message{bob, protocol.ClientMessage{Text: "and now?"}}
 			synctest.Wait()
 			if len(h.broadcast) != 1 {
 				t.Error("the hub did not wait")
@@ -382,21 +385,21 @@ func TestGatherWait(t *testing.T) {
 // What waits for one found too slow stays as it is, whatever its writePump takes
 // meanwhile: there must not be a gap in what it hears before it is told.
 func TestTooSlowHasNoGap(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		h := newHub(ratelog.New(), newCounters())
+		h := newHub(ratelog.New(), metrics.New(), 0)
 		slow, ada := joinHub(h), joinHub(h)
 		go h.run(ctx)
 		var said []string
 		for i := range queueSize + 1 {
-			h.broadcast <- message{sender: ada, text: fmt.Sprint(i)}
+			h.broadcast <- message{ada, protocol.ClientMessage{Text: fmt.Sprint(i)}}
 			synctest.Wait()
 			(<-ada.send).markWritten()
 			synctest.Wait()
 			said = append(said, fmt.Sprint(i))
 		}
-		if got := queued(t, slow); slow.disconnect != slowConsumer || got != strings.Join(said[:queueSize], "\n") {
-			t.Errorf("%v, and what waits is %.100q", slow.disconnect, got)
+		if got := queued(t, slow); slow.reason != slowConsumer || got != strings.Join(said[:queueSize], "\n") {
+			t.Errorf("%v, and what waits is %.100q", slow.reason, got)
 		}
 		stop()
 		<-h.stopped
@@ -406,31 +409,31 @@ func TestTooSlowHasNoGap(t *testing.T) {
 // When most have taken a batch, the hub waits a third of that time more, and what is said
 // until then is one batch.
 func TestRestAfterABatch(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		h := newHub(ratelog.New(), newCounters())
+		h := newHub(ratelog.New(), metrics.New(), 0)
 		ada, bob := joinHub(h), joinHub(h)
 		go h.run(ctx)
-		h.broadcast <- message{sender: ada, text: "who is here?"}
+		h.broadcast <- message{ada, protocol.ClientMessage{Text: "who is here?"}}
 		synctest.Wait()
 		time.Sleep(6 * time.Millisecond)
 		(<-ada.send).markWritten()
 		synctest.Wait()
 		time.Sleep(time.Millisecond)
-		h.broadcast <- message{sender: ada, text: "I am"}
+		h.broadcast <- message{ada, protocol.ClientMessage{Text: "I am"}}
 		synctest.Wait()
 		if len(h.broadcast) != 1 {
 			t.Error("the hub did not rest")
 		}
 		time.Sleep(time.Millisecond / 2)
-		h.broadcast <- message{sender: bob, text: "and I"}
+		h.broadcast <- message{bob, protocol.ClientMessage{Text: "and I"}}
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
 		if len(h.broadcast) != 0 {
 			t.Error("the hub is still resting")
 		}
 		<-bob.send // the question
-		if answers := string((<-bob.send).payloads[classic].text); answers != "I am\nand I" {
+		if answers := string((<-bob.send).payloads[protocol.Classic].text); answers != "I am\nand I" {
 			t.Errorf("the next batch is %q", answers)
 		}
 		stop()
@@ -438,40 +441,9 @@ func TestRestAfterABatch(t *testing.T) {
 	})
 }
 
-// However late and often it is told that batches are taken, the hub waits no longer than
-// that allows; and after one that is taken at once it does not wait at all.
-func TestRestIsBounded(t *testing.T) {
-	for _, late := range []time.Duration{0, 8 * time.Millisecond, time.Minute} {
-		bubble(t, func(t *testing.T) {
-			ctx, stop := context.WithCancel(t.Context())
-			h := newHub(ratelog.New(), newCounters())
-			ada := joinHub(h)
-			joinHub(h)
-			go h.run(ctx)
-			h.broadcast <- message{sender: ada, text: "who is here?"}
-			synctest.Wait()
-			time.Sleep(late)
-			for range 20 {
-				h.mostWritten <- struct{}{}
-				synctest.Wait()
-				if late > 0 {
-					time.Sleep(time.Millisecond)
-				}
-			}
-			h.broadcast <- message{sender: ada, text: "anybody?"}
-			synctest.Wait()
-			if len(h.broadcast) != 0 {
-				t.Errorf("told after %v, the hub is still waiting", late)
-			}
-			stop()
-			<-h.stopped
-		})
-	}
-}
-
 // A stop while twenty people talk: all have heard the same when they are told.
 func TestStopWhileTalking(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, unlimited)
 		people := make([]*person, 20)
 		for i := range people {
@@ -490,7 +462,7 @@ func TestStopWhileTalking(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		chat.stop()
 		chat.wantStopped()
-		lines := people[0].take()
+		lines := people[0].texts()
 		if len(lines) < 200 {
 			t.Errorf("only %d lines arrived", len(lines))
 		}
@@ -507,14 +479,14 @@ func TestStopWhileTalking(t *testing.T) {
 // has not said anything yet, one half-way through its request, one that does not
 // read, one whose line is dead, and one that is held to its rate.
 func TestStopAmongTheDead(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		ada, bob := chat.join(""), chat.join("")
-		chat.connect()
-		chat.connect().send("GET / HTT")
-		chat.network.window = 1 << 10
+		chat.dial()
+		chat.dial().send("GET / HTT")
+		chat.network.Window = 1 << 10
 		chat.upgrade()
-		ada.say(strings.Repeat("long", maxText/4))
+		ada.say(strings.Repeat("long", protocol.MaxText/4))
 		bob.freeze()
 		for range 200 {
 			ada.say("hurry")
@@ -528,10 +500,10 @@ func TestStopAmongTheDead(t *testing.T) {
 
 // A stop does not wait for a handshake's answer to be taken.
 func TestStopDuringHandshake(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		chat.network.window = 64
-		chat.connect().send(handshake)
+		chat.network.Window = 64
+		chat.dial().send(handshake)
 		synctest.Wait()
 		chat.stop()
 		chat.wantStopped()
@@ -540,7 +512,7 @@ func TestStopDuringHandshake(t *testing.T) {
 
 // At a stop each line gets what is queued for it, as fast as it takes it.
 func TestStopWithASlowLine(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, unlimited)
 		ada := chat.join("")
 		slow := chat.upgrade().readSlowly(100_000)
@@ -552,11 +524,11 @@ func TestStopWithASlowLine(t *testing.T) {
 		chat.wantStopped()
 		time.Sleep(time.Second)
 		for i := range 80 {
-			if slow.heard(fmt.Sprint("n", i, ";")) != 1 {
+			if slow.count(fmt.Sprint("n", i, ";")) != 1 {
 				t.Errorf("line %d is missing", i)
 			}
 		}
-		if slow.heard("the server is stopping") != 1 {
+		if slow.count("the server is stopping") != 1 {
 			t.Error("it was not told")
 		}
 	})
@@ -565,14 +537,14 @@ func TestStopWithASlowLine(t *testing.T) {
 // A log that stands still, as in a terminal in which somebody selects text, holds up
 // nobody.
 func TestLogStandsStill(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		log.SetOutput(writerFunc(func(p []byte) (int, error) { <-release; return len(p), nil }))
 		defer log.SetOutput(io.Discard)
 		chat := startChat(t)
 		ada, bob := chat.join(""), chat.join("")
 		for range 10 {
-			chat.upgrade().send(masked(fin|binaryData, ""))
+			chat.upgrade().send(wstest.Masked(wstest.Fin|wstest.Binary, ""))
 		}
 		ada.say("hello")
 		bob.want("hello")
@@ -585,7 +557,7 @@ func TestLogStandsStill(t *testing.T) {
 // A stop takes no time when everyone hangs up, even for one that is made to wait before
 // it may say more.
 func TestStopIsQuick(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, func(s *server) { s.rate = 0.1 })
 		chat.join("")
 		paced := chat.join("")
@@ -605,19 +577,19 @@ func TestStopIsQuick(t *testing.T) {
 // The hub's inner loop: one line to a thousand people on each wire, whose queues are
 // emptied as fast as they fill.
 func BenchmarkBroadcast(b *testing.B) {
-	for w, name := range []string{classic: "classic", chatV1: "chat.v1"} {
+	for w, name := range []string{protocol.Classic: "classic", protocol.ChatV1: "chat.v1"} {
 		b.Run(name, func(b *testing.B) {
-			h := newHub(ratelog.New(), newCounters())
+			h := newHub(ratelog.New(), metrics.New(), 0)
 			members := make([]*Client, 1000)
 			for i := range members {
-				members[i] = &Client{hub: h, protocol: protocol(w), userID: fmt.Sprint(i), send: make(chan *batch, queueSize)}
-				h.admit(members[i])
+				members[i] = &Client{hub: h, protocol: protocol.Protocol(w), userID: fmt.Sprint(i), send: make(chan *batch, queueSize)}
+				h.join(members[i])
 				members[i].send = make(chan *batch, queueSize) // without the greeting
 			}
-			line := message{sender: members[0], text: strings.Repeat("x", 64)}
+			line := message{members[0], protocol.ClientMessage{Text: strings.Repeat("x", 64)}}
 			b.ReportAllocs()
 			for b.Loop() {
-				h.add(line)
+				h.deliver(line)
 				h.flush()
 				for _, c := range members {
 					<-c.send

@@ -21,12 +21,14 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"chat/internal/wstest"
 )
 
 // The program around the room: requests, limits, the process and its signals.
 
 func TestPage(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		resp, body := chat.ask("GET / HTTP/1.1\r\nHost: chat.test\r\n\r\n")
 		if resp.StatusCode != 200 || body != page || strings.Contains(body, "\r") {
@@ -95,7 +97,7 @@ func TestRequests(t *testing.T) {
 		{"no HTTP", "hello\r\n\r\n", 400, ""},
 	} {
 		t.Run(request.what, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				chat := startChat(t)
 				resp, body := chat.ask(request.send)
 				name, value, _ := strings.Cut(request.header, ": ")
@@ -111,9 +113,9 @@ func TestRequests(t *testing.T) {
 
 // A room may be full. Those who are in it do not notice, and one place is given to one.
 func TestFull(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, func(s *server) { s.slots = make(chan struct{}, 2) })
-		log := logged(t)
+		log := captureLog(t)
 		ada, bob := chat.join(""), chat.join("")
 		for _, request := range []string{handshake, plainGet} {
 			resp, body := chat.ask(request)
@@ -144,12 +146,12 @@ func TestSlowRequests(t *testing.T) {
 		{"half a body", "GET /x HTTP/1.1\r\nHost: chat.test\r\nContent-Length: 10\r\n\r\nhalf", 6 * time.Second},
 	} {
 		t.Run(slow.what, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				chat := startChat(t)
-				conn := chat.connect()
+				conn := chat.dial()
 				conn.send(slow.send)
 				time.Sleep(slow.limit - 2*time.Second)
-				if synctest.Wait(); chat.network.open() != 1 {
+				if synctest.Wait(); chat.network.Open() != 1 {
 					t.Errorf("cut off before %v", slow.limit)
 				}
 				conn.wantGone(3 * time.Second)
@@ -160,13 +162,13 @@ func TestSlowRequests(t *testing.T) {
 
 // One that asks for the page and does not read it is cut off.
 func TestSlowResponse(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		chat.network.window = 1 << 10
-		conn := chat.connect()
+		chat.network.Window = 1 << 10
+		conn := chat.dial()
 		conn.send("GET / HTTP/1.1\r\nHost: chat.test\r\n\r\n")
 		time.Sleep(11 * time.Second)
-		if synctest.Wait(); chat.network.open() != 0 {
+		if synctest.Wait(); chat.network.Open() != 0 {
 			t.Error("still there after 11 s")
 		}
 	})
@@ -208,8 +210,8 @@ func TestOrigin(t *testing.T) {
 		{listed, "localhost.evil.test", "http://localhost.evil.test", false},
 	} {
 		t.Run(fmt.Sprint(page.origins != nil, page.host, page.origin), func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				log := logged(t)
+			synctest.Test(t, func(t *testing.T) {
+				log := captureLog(t)
 				chat := startChat(t, func(s *server) { s.origins = page.origins })
 				request := strings.Replace(handshake, "Host: chat.test\r\n", "Host: "+page.host+"\r\n", 1)
 				if page.origin != "" {
@@ -260,17 +262,17 @@ func TestParseOrigins(t *testing.T) {
 
 // What happens a hundred times a second is logged once, and then how often.
 func TestLogIsShort(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		log := logged(t)
+	synctest.Test(t, func(t *testing.T) {
+		log := captureLog(t)
 		chat := startChat(t)
 		for range 50 {
-			chat.upgrade().send(masked(fin|binaryData, ""))
+			chat.upgrade().send(wstest.Masked(wstest.Fin|wstest.Binary, ""))
 			time.Sleep(49 * time.Millisecond)
 		}
 		time.Sleep(time.Minute)
-		wantLogged(t, log, 1, "192.0.2.2:1234 dropped: only text is said here\n")
-		wantLogged(t, log, 2, "dropped: 20 more\n")
-		wantLogged(t, log, 1, "dropped: 9 more\n")
+		wantLogged(t, log, 1, "192.0.2.2:1234 disconnected: only text is said here\n")
+		wantLogged(t, log, 2, "disconnected: 20 more\n")
+		wantLogged(t, log, 1, "disconnected: 9 more\n")
 		wantLogged(t, log, 4, "\n")
 	})
 }

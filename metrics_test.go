@@ -11,6 +11,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"chat/internal/protocol"
+	"chat/internal/wstest"
 )
 
 // metrics returns what is shown to those who look after the chat.
@@ -33,23 +36,23 @@ func (c *chat) wantMetrics(samples ...string) {
 }
 
 func TestMetrics(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		ada := chat.join("Ada")
-		chat.join("Bob")
-		chat.upgradeTo("/ws", subprotocol)
-		chat.upgradeTo("/ws?room=team", "")
-		chat.upgrade().send(masked(fin|closeFrame, ""))
+		ada := chat.join("name=Ada")
+		chat.join("name=Bob")
+		chat.upgradeTo("", protocol.ChatV1)
+		chat.upgradeTo("room=team", protocol.Classic)
+		chat.upgrade().send(wstest.Masked(wstest.Fin|wstest.Close, ""))
 		time.Sleep(lingerWait)
 		for range 5 {
 			ada.say("hello")
-			ada.take()
+			ada.texts()
 		}
 		chat.wantMetrics(
-			`chat_connections{wire="classic"} 3`,
-			`chat_connections{wire="chat.v1"} 1`,
-			`chat_connections_total{wire="classic"} 4`,
-			`chat_connections_total{wire="chat.v1"} 1`,
+			`chat_connections{protocol="classic"} 3`,
+			`chat_connections{protocol="chat.v1"} 1`,
+			`chat_connections_total{protocol="classic"} 4`,
+			`chat_connections_total{protocol="chat.v1"} 1`,
 			`chat_rooms 2`,
 			`chat_messages_total 5`,
 			`chat_batches_total 5`,
@@ -65,35 +68,17 @@ func TestMetrics(t *testing.T) {
 
 // What was said twice for safety's sake was said once, and one batch may hold many.
 func TestMetricsOfRepeatsAndBatches(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		ada := chat.upgradeTo("/ws", subprotocol)
-		said := masked(fin|text, `{"text":"hello","ref":"1"}`)
+		ada := chat.upgradeTo("", protocol.ChatV1)
+		said := wstest.Masked(wstest.Fin|wstest.Text, `{"text":"hello","ref":"1"}`)
 		ada.send(said + said)
 		chat.wantMetrics(`chat_messages_total 1`, `chat_deliveries_total 1`)
 		for i := range 20 {
-			ada.send(masked(fin|text, fmt.Sprintf(`{"text":"line %d"}`, i)))
+			ada.send(wstest.Masked(wstest.Fin|wstest.Text, fmt.Sprintf(`{"text":"line %d"}`, i)))
 		}
 		time.Sleep(time.Second)
 		chat.wantMetrics(`chat_messages_total 21`, `chat_deliveries_total 21`)
-	})
-}
-
-// A histogram's buckets hold what is up to their bound.
-func TestHistogram(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		chat := startChat(t)
-		for _, d := range []time.Duration{0, time.Millisecond, time.Millisecond + 1, 2 * time.Second} {
-			chat.counters.fanout.add(d)
-		}
-		chat.wantMetrics(
-			`chat_fanout_seconds_bucket{le="0.0003"} 1`,
-			`chat_fanout_seconds_bucket{le="0.001"} 2`,
-			`chat_fanout_seconds_bucket{le="0.003"} 3`,
-			`chat_fanout_seconds_bucket{le="1"} 3`,
-			`chat_fanout_seconds_bucket{le="+Inf"} 4`,
-			`chat_fanout_seconds_sum 2.002000001`,
-		)
 	})
 }
 
@@ -102,36 +87,38 @@ var ways = []struct {
 	family, reason string
 	happen         func(*chat)
 }{
-	{"drops", "not text", func(c *chat) { c.upgrade().send(masked(fin|binaryData, "")) }},
-	{"drops", "not UTF-8", func(c *chat) { c.upgrade().send(masked(fin|text, "\xff")) }},
-	{"drops", "not JSON", func(c *chat) { c.upgradeTo("/ws", subprotocol).send(masked(fin|text, "hello")) }},
-	{"drops", "too long", func(c *chat) { c.upgrade().send(masked(fin|text, strings.Repeat("x", maxText+1))) }},
-	{"drops", "protocol", func(c *chat) { c.upgrade().send(masked(fin|continuation, "")) }},
-	{"drops", "half said", func(c *chat) { c.upgrade().send(masked(text, "I was going to s")); time.Sleep(pongWait) }},
-	{"drops", "silent", func(c *chat) { c.join("").freeze(); time.Sleep(pongWait) }},
-	{"drops", "stuck", func(c *chat) {
+	{"drops", "unsupported_data", func(c *chat) { c.upgrade().send(wstest.Masked(wstest.Fin|wstest.Binary, "")) }},
+	{"drops", "invalid_utf8", func(c *chat) { c.upgrade().send(wstest.Masked(wstest.Fin|wstest.Text, "\xff")) }},
+	{"drops", "invalid_json", func(c *chat) { c.upgradeTo("", protocol.ChatV1).send(wstest.Masked(wstest.Fin|wstest.Text, "hello")) }},
+	{"drops", "message_too_big", func(c *chat) {
+		c.upgrade().send(wstest.Masked(wstest.Fin|wstest.Text, strings.Repeat("x", protocol.MaxText+1)))
+	}},
+	{"drops", "protocol_error", func(c *chat) { c.upgrade().send(wstest.Masked(wstest.Fin|wstest.Continuation, "")) }},
+	{"drops", "incomplete_message", func(c *chat) { c.upgrade().send(wstest.Masked(wstest.Text, "I was going to s")); time.Sleep(pongWait) }},
+	{"drops", "idle_timeout", func(c *chat) { c.join("").freeze(); time.Sleep(pongWait) }},
+	{"drops", "write_timeout", func(c *chat) {
 		ada := c.join("")
-		c.network.window = 1 << 10
+		c.network.Window = 1 << 10
 		c.upgrade()
-		ada.say(strings.Repeat("x", maxText))
+		ada.say(strings.Repeat("x", protocol.MaxText))
 		time.Sleep(writeWait + time.Second)
 	}},
-	{"drops", "too slow", func(c *chat) {
+	{"drops", "slow_consumer", func(c *chat) {
 		ada := c.join("")
 		c.upgrade()
 		for range 300 {
-			ada.say(strings.Repeat("x", maxText))
+			ada.say(strings.Repeat("x", protocol.MaxText))
 			synctest.Wait()
 		}
 		time.Sleep(closeWait)
 	}},
-	{"refusals", "room name", func(c *chat) { c.ask(strings.Replace(handshake, "/ws", "/ws?room=a/b", 1)) }},
-	{"refusals", "no WebSocket", func(c *chat) { c.ask(plainGet) }},
-	{"refusals", "handshake", func(c *chat) { c.ask(badKey) }},
+	{"refusals", "room_name", func(c *chat) { c.ask(strings.Replace(handshake, "/ws", "/ws?room=a/b", 1)) }},
+	{"refusals", "not_websocket", func(c *chat) { c.ask(plainGet) }},
+	{"refusals", "bad_handshake", func(c *chat) { c.ask(badKey) }},
 	{"refusals", "origin", func(c *chat) {
 		c.ask(strings.Replace(handshake, "\r\n\r\n", "\r\nOrigin: http://evil.test\r\n\r\n", 1))
 	}},
-	{"refusals", "full", func(c *chat) {
+	{"refusals", "server_full", func(c *chat) {
 		for len(c.slots) < cap(c.slots) {
 			c.slots <- struct{}{}
 		}
@@ -140,9 +127,9 @@ var ways = []struct {
 			<-c.slots
 		}
 	}},
-	{"refusals", "rooms", func(c *chat) {
+	{"refusals", "too_many_rooms", func(c *chat) {
 		for i := range maxRooms - 1 {
-			c.upgradeTo(fmt.Sprint("/ws?room=room", i), "")
+			c.upgradeTo(fmt.Sprint("room=room", i), protocol.Classic)
 		}
 		c.ask(strings.Replace(handshake, "/ws", "/ws?room=more", 1))
 	}},
@@ -155,7 +142,7 @@ func TestReasonsAreCounted(t *testing.T) {
 	for _, way := range ways {
 		seen = append(seen, way.reason)
 		t.Run(way.reason, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				chat := startChat(t, unlimited)
 				way.happen(chat)
 				time.Sleep(lingerWait)
@@ -166,22 +153,29 @@ func TestReasonsAreCounted(t *testing.T) {
 			})
 		})
 	}
+	var all []string
+	for c := protocol.NotDropped + 1; c < protocol.NumCauses; c++ {
+		all = append(all, c.String())
+	}
+	for r := range protocol.NumRefusals {
+		all = append(all, r.String())
+	}
 	slices.Sort(seen)
-	if all := slices.Sorted(slices.Values(slices.Concat(dropReasons, refusalReasons))); !slices.Equal(seen, all) {
+	if slices.Sort(all); !slices.Equal(seen, all) {
 		t.Errorf("tried %q of %q", seen, all)
 	}
 }
 
 // The counters have a listener of their own, and that has nothing else.
 func TestMetricsArePrivate(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		public, private := newNetwork(), newNetwork()
+		public, private := wstest.NewNetwork(), wstest.NewNetwork()
 		stopped := make(chan error)
 		s := newServer(nil, 0, 10)
 		go func() { stopped <- s.serve(ctx, public, private) }()
 		for _, request := range []struct {
-			network *network
+			network *wstest.Network
 			path    string
 			status  int
 		}{
@@ -201,14 +195,14 @@ func TestMetricsArePrivate(t *testing.T) {
 		if err := <-stopped; err != nil {
 			t.Error(err)
 		}
-		if public.open()+private.open() != 0 {
+		if public.Open()+private.Open() != 0 {
 			t.Error("connections are left")
 		}
 	})
 }
 
 func TestHealth(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		resp, body := chat.ask("GET /healthz HTTP/1.1\r\nHost: chat.test\r\n\r\n")
 		if resp.StatusCode != http.StatusOK || body != "ok" || resp.Header.Get("Cache-Control") != "no-store" {

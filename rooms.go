@@ -2,71 +2,78 @@ package main
 
 import (
 	"context"
-	"strings"
 	"sync"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
+	"chat/internal/metrics"
 	"chat/internal/ratelog"
 )
 
 const (
-	lobby        = ""               // the room without a name
-	maxRooms     = 1000             // the lobby among them
-	maxRoomName  = 32               // code points
-	emptyRoomTTL = 10 * time.Minute // for people to come back before a room is let go with all that was said
+	// lobby is the name of the room that is always there.
+	lobby = ""
+
+	// maxRooms is how many rooms there may be, the lobby among them.
+	maxRooms = 1000
+
+	// emptyRoomTTL is how long a room is kept after its last client left, with what was
+	// said in it.
+	emptyRoomTTL = 10 * time.Minute
 )
 
-// rooms is a hub for each name. A hub is made when its first client comes and let go
-// emptyWait after its last one left, at once if nothing was said. The lobby's stays, but
-// forgets.
+// rooms has a hub for each room name. A hub is made when its first client comes. It is
+// stopped emptyRoomTTL after its last client left, or at once if nothing was said. The
+// lobby's hub stays, but forgets what was said in the same way.
 //
-// Clients are counted in and out under one lock, in before they register and out when
-// nothing of them is left. So there is never a second hub of a name, and nobody
-// registers with one that is let go.
+// Clients are counted in and out under one lock: in before they register, out when
+// nothing of them is left. So there is never a second hub of a name, and no client
+// registers with a hub that is being stopped.
 type rooms struct {
-	ctx      context.Context // of all hubs
-	running  sync.WaitGroup  // a hub each
-	journal  *ratelog.Logger
-	counters *counters
+	ctx      context.Context // ends all hubs
+	running  sync.WaitGroup  // of the hubs' run
+	log      *ratelog.Logger
+	counters *metrics.Counters
 
-	mu    sync.Mutex
-	named map[string]*room
+	mu     sync.Mutex
+	named  map[string]*room
+	lastID int64 // no id given by a hub that was stopped is larger
 }
 
-// A room is a hub and how many use it.
+// A room is a hub and how many clients use it.
 type room struct {
 	hub     *Hub
 	stop    context.CancelFunc
-	users   int
+	clients int
 	emptied time.Time   // when the last of them left
-	timer   *time.Timer // calls expire emptyWait after that, whoever has come since; nil before
+	timer   *time.Timer // calls expire emptyRoomTTL after that, whoever has come since; nil before
 }
 
-// newRooms returns the lobby, whose hub runs until ctx is done, as will those of all other rooms.
-func newRooms(ctx context.Context, j *ratelog.Logger, c *counters) *rooms {
-	rs := &rooms{ctx: ctx, journal: j, counters: c, named: make(map[string]*room)}
+// newRooms returns the lobby. Its hub runs until ctx is done, as will those of all rooms.
+func newRooms(ctx context.Context, log *ratelog.Logger, counters *metrics.Counters) *rooms {
+	rs := &rooms{ctx: ctx, log: log, counters: counters, named: make(map[string]*room)}
 	rs.open(lobby)
 	return rs
 }
 
-// open makes a room and starts its hub. The lock must be held.
+// open makes a room and starts its hub. Its ids are larger than those of an earlier hub
+// of the name, even if the clock was set back. The lock must be held.
 func (rs *rooms) open(name string) *room {
 	ctx, stop := context.WithCancel(rs.ctx)
-	r := &room{hub: newHub(rs.journal, rs.counters), stop: stop}
+	r := &room{hub: newHub(rs.log, rs.counters, rs.lastID), stop: stop}
 	rs.named[name] = r
 	rs.running.Go(func() { r.hub.run(ctx) })
 	return r
 }
 
-// close lets a room go. The lock must be held, and nobody may be counted in.
+// close stops a room's hub and forgets the room. The lock must be held, and no client may
+// be counted in.
 func (rs *rooms) close(name string) {
 	r := rs.named[name]
 	r.stop()
 	if r.timer != nil {
-		r.timer.Stop() // or they would pile up, when somebody walks through many rooms
+		r.timer.Stop() // or the timers of a walk through many rooms would pile up
 	}
+	rs.lastID = max(rs.lastID, r.hub.lastID.Load())
 	delete(rs.named, name)
 }
 
@@ -77,7 +84,7 @@ func (rs *rooms) count() int {
 	return len(rs.named)
 }
 
-// admits reports whether enter would find or make a place in a room.
+// admits reports whether enter would succeed now.
 func (rs *rooms) admits(name string) bool {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -88,8 +95,8 @@ func (rs *rooms) admits(name string) bool {
 	return ok
 }
 
-// enter counts a client into a room and returns its hub, nil if there are too many
-// rooms with people in them. The client must leave when nothing of it is left.
+// enter counts a client into a room and returns its hub, or nil if there are too many
+// rooms with clients in them. The caller calls leave when nothing of the client is left.
 func (rs *rooms) enter(name string) *Hub {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -104,7 +111,7 @@ func (rs *rooms) enter(name string) *Hub {
 		}
 		r = rs.open(name)
 	}
-	r.users++
+	r.clients++
 	return r.hub
 }
 
@@ -113,28 +120,28 @@ func (rs *rooms) leave(name string) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	r := rs.named[name]
-	if r.users--; r.users > 0 {
+	if r.clients--; r.clients > 0 {
 		return
 	}
+	r.emptied = time.Now()
 	switch {
-	case name != lobby && !r.hub.hasHistory.Load():
+	case name != lobby && r.hub.lastID.Load() == 0: // nothing was said
 		rs.close(name)
 	case r.timer == nil:
-		r.emptied = time.Now()
 		r.timer = time.AfterFunc(emptyRoomTTL, func() { rs.expire(name) })
 	default:
-		r.emptied = time.Now()
 		r.timer.Reset(emptyRoomTTL)
 	}
 }
 
-// expire lets a room go, or has the lobby forget, if it has been empty for emptyWait.
+// expire closes a room, or has the lobby forget what was said, if it has been empty for
+// emptyRoomTTL.
 func (rs *rooms) expire(name string) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	r := rs.named[name] // perhaps another than the timer was for: one may have made place meanwhile
+	r := rs.named[name] // perhaps not the room that the timer was set for, if that was closed meanwhile
 	switch {
-	case r == nil || r.users > 0 || time.Since(r.emptied) < emptyRoomTTL:
+	case r == nil || r.clients > 0 || time.Since(r.emptied) < emptyRoomTTL:
 	case name == lobby:
 		offer(r.hub, r.hub.clearHistory, struct{}{})
 	default:
@@ -146,20 +153,9 @@ func (rs *rooms) expire(name string) {
 // be held.
 func (rs *rooms) oldestEmptyRoom() (name string, ok bool) {
 	for n, r := range rs.named {
-		if n != lobby && r.users == 0 && (!ok || r.emptied.Before(rs.named[name].emptied)) {
+		if n != lobby && r.clients == 0 && (!ok || r.emptied.Before(rs.named[name].emptied)) {
 			name, ok = n, true
 		}
 	}
 	return name, ok
-}
-
-// roomName returns the name of the room that somebody asks for, and whether there can
-// be one of that name.
-func roomName(asked string) (name string, ok bool) {
-	name = strings.Clone(strings.ToLower(asked)) // not a piece of the request, which it outlives
-	strange := func(r rune) bool {
-		// Marks are what some scripts write their vowels with.
-		return !unicode.In(r, unicode.L, unicode.M, unicode.Nd) && r != '-' && r != '_'
-	}
-	return name, utf8.ValidString(name) && utf8.RuneCountInString(name) <= maxRoomName && !strings.ContainsFunc(name, strange)
 }

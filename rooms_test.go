@@ -15,21 +15,17 @@ import (
 	"time"
 	"weak"
 
+	"chat/internal/metrics"
+	"chat/internal/protocol"
 	"chat/internal/ratelog"
 )
 
 // Rooms: who hears whom, and how a room begins and ends.
 
-// joinRoom lets someone into a room on the classic wire.
-func (c *chat) joinRoom(room string) *person {
-	c.t.Helper()
-	return c.join("&room=" + room)
-}
-
 func TestRoomsAreApart(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		ada, bob, carl, dora := chat.joinRoom("team"), chat.open("room=Team"), chat.join(""), chat.open("room=other")
+		ada, bob, carl, dora := chat.join("room=team"), chat.joinV1("room=Team"), chat.join(""), chat.joinV1("room=other")
 		if room := bob.hello().Room; *room != "team" {
 			t.Errorf("hello names room %q", *room)
 		}
@@ -42,39 +38,12 @@ func TestRoomsAreApart(t *testing.T) {
 		carl.want("out there")
 		ada.want()
 		bob.want()
-		chat.open("room=team").want("in here")
+		chat.joinV1("room=team").want("in here")
 	})
 }
 
-func TestRoomNames(t *testing.T) {
-	for asked, want := range map[string]string{
-		"":                       "",
-		"team":                   "team",
-		"Team-2_b":               "team-2_b",
-		"Übung":                  "übung",
-		"教室":                     "教室",
-		"हिन्दी":                 "हिन्दी",
-		strings.Repeat("é", 32):  strings.Repeat("é", 32),
-		strings.Repeat("é", 33):  "error",
-		"two words":              "error",
-		"a/b":                    "error",
-		"<b>":                    "error",
-		"a\n":                    "error",
-		"a\u202eb":               "error",
-		"\xff":                   "error",
-		"😀":                      "error",
-		"..":                     "error",
-		strings.Repeat("a", 1e4): "error",
-	} {
-		name, ok := roomName(asked)
-		if !ok {
-			name = "error"
-		}
-		if name != want {
-			t.Errorf("%.40q: %q, want %q", asked, name, want)
-		}
-	}
-	bubble(t, func(t *testing.T) {
+func TestRefusedRoomName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		resp, body := chat.ask(strings.Replace(handshake, "/ws", "/ws?room=a%2Fb", 1))
 		if resp.StatusCode != http.StatusBadRequest || !strings.Contains(body, "letters") {
@@ -87,18 +56,18 @@ func TestRoomNames(t *testing.T) {
 func TestLifeOfARoom(t *testing.T) {
 	for _, name := range []string{"team", lobby} {
 		t.Run("room "+name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				chat := startChat(t)
 				visit := func(want ...string) (last int64) {
 					t.Helper()
-					tab := chat.open("room=" + name)
+					tab := chat.joinV1("room=" + name)
 					tab.want(want...)
 					last = tab.hello().ID
 					tab.conn.Close()
 					chat.wantClients(0)
 					return last
 				}
-				ada := chat.joinRoom(name)
+				ada := chat.join("room=" + name)
 				ada.say("remember me")
 				ada.leave()
 				chat.wantClients(0)
@@ -110,7 +79,7 @@ func TestLifeOfARoom(t *testing.T) {
 				if again := visit(); again <= last {
 					t.Errorf("ids went from %d to %d", last, again)
 				}
-				back := chat.open(fmt.Sprintf("room=%s&after=%d", name, last))
+				back := chat.joinV1(fmt.Sprintf("room=%s&after=%d", name, last))
 				if !back.hello().Missed {
 					t.Error("one that comes back has missed nothing?")
 				}
@@ -121,15 +90,15 @@ func TestLifeOfARoom(t *testing.T) {
 
 // A room in which nothing was said is let go at once, the lobby never.
 func TestEmptyRoomsGo(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		for i := range 10 {
-			chat.joinRoom(fmt.Sprint("room", i)).leave()
+			chat.join(fmt.Sprint("room=room", i)).leave()
 			chat.join("").leave()
 		}
 		chat.wantClients(0)
 		chat.wantRooms(1)
-		ada, bob := chat.joinRoom("room"), chat.joinRoom("room")
+		ada, bob := chat.join("room=room"), chat.join("room=room")
 		ada.say("hello")
 		ada.leave()
 		bob.want("hello")
@@ -145,46 +114,36 @@ func TestEmptyRoomsGo(t *testing.T) {
 	})
 }
 
-func (c *chat) wantRooms(n int) {
-	c.t.Helper()
-	synctest.Wait()
-	c.rooms.mu.Lock()
-	defer c.rooms.mu.Unlock()
-	if len(c.rooms.named) != n {
-		c.t.Errorf("%d rooms, want %d", len(c.rooms.named), n)
-	}
-}
-
 // One walks through two thousand rooms and says something in each: the ones that have
 // been empty longest make place, and the next person still gets in. Rooms with people
 // in them stay.
 func TestWalkThroughRooms(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		ada := chat.joinRoom("home")
+		ada := chat.join("room=home")
 		ada.say("mine")
 		ada.want("mine")
 		for i := range 2000 {
-			p := chat.joinRoom(fmt.Sprint("room", i))
+			p := chat.join(fmt.Sprint("room=room", i))
 			p.say("I was here")
 			p.want("I was here")
 			p.leave()
 			time.Sleep(time.Millisecond)
 		}
 		chat.wantRooms(maxRooms)
-		chat.open("room=home").want("mine")
-		chat.open("room=room1999").want("I was here")
-		chat.open("room=room1100").want("I was here")
-		chat.open("room=room0").want()
+		chat.joinV1("room=home").want("mine")
+		chat.joinV1("room=room1999").want("I was here")
+		chat.joinV1("room=room1100").want("I was here")
+		chat.joinV1("room=room0").want()
 		ada.wantHere()
 	})
 }
 
 func TestTooManyRooms(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		for i := range maxRooms - 1 {
-			chat.upgradeTo(fmt.Sprint("/ws?room=room", i), "")
+			chat.upgradeTo(fmt.Sprint("room=room", i), protocol.Classic)
 		}
 		for _, request := range []string{handshake, plainGet} {
 			resp, body := chat.ask(strings.Replace(request, "/ws", "/ws?room=more", 1))
@@ -192,7 +151,7 @@ func TestTooManyRooms(t *testing.T) {
 				t.Errorf("%s %v %q", resp.Status, resp.Header, body)
 			}
 		}
-		chat.joinRoom("room7")
+		chat.join("room=room7")
 		chat.join("")
 		chat.wantClients(maxRooms + 1)
 	})
@@ -200,7 +159,7 @@ func TestTooManyRooms(t *testing.T) {
 
 // A plain GET makes no room, and takes nobody's place.
 func TestPlainGetMakesNoRoom(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		if resp, _ := chat.ask(strings.Replace(plainGet, "/ws", "/ws?room=team", 1)); resp.StatusCode != 426 {
 			t.Errorf("%s", resp.Status)
@@ -214,11 +173,11 @@ func TestPlainGetMakesNoRoom(t *testing.T) {
 
 // Everyone is told of a stop, in every room.
 func TestStopInRooms(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		people := []*person{chat.join("")}
 		for i := range 20 {
-			people = append(people, chat.joinRoom(fmt.Sprint("room", i)))
+			people = append(people, chat.join(fmt.Sprint("room=room", i)))
 		}
 		chat.stop()
 		chat.wantStopped()
@@ -232,7 +191,7 @@ func TestStopInRooms(t *testing.T) {
 // all who are counted in at a time are in one hub, which runs.
 func TestOneHubPerName(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
-	rs := newRooms(ctx, ratelog.New(), newCounters())
+	rs := newRooms(ctx, ratelog.New(), metrics.New())
 	var inside sync.Map // name -> the hub that somebody holds
 	var all sync.WaitGroup
 	for range 8 {
@@ -255,12 +214,12 @@ func TestOneHubPerName(t *testing.T) {
 				default:
 				}
 				if i%7 == 0 {
-					hub.hasHistory.Store(true)
+					hub.lastID.Store(1)
 				}
 				rs.leave(name)
 				if i%5 == 0 {
 					rs.mu.Lock()
-					if r := rs.named[name]; r != nil && r.users == 0 {
+					if r := rs.named[name]; r != nil && r.clients == 0 {
 						r.emptied = time.Now().Add(-emptyRoomTTL) // as if it had been ten minutes
 					}
 					rs.mu.Unlock()
@@ -279,7 +238,7 @@ func TestOneHubPerName(t *testing.T) {
 func TestRandomRooms(t *testing.T) {
 	seed := rand.Uint64()
 	t.Log("seed", seed)
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, unlimited)
 		random := rand.New(rand.NewPCG(seed, 0))
 		type visitor struct {
@@ -293,7 +252,7 @@ func TestRandomRooms(t *testing.T) {
 			room := &rooms[i]
 			switch action := random.IntN(10); {
 			case len(*room) == 0 || action == 0 && len(*room) < 10:
-				*room = append(*room, &visitor{person: chat.joinRoom(fmt.Sprint("room", i))})
+				*room = append(*room, &visitor{person: chat.join(fmt.Sprint("room=room", i))})
 			case action == 1:
 				at := random.IntN(len(*room))
 				v := (*room)[at]
@@ -326,7 +285,7 @@ func TestRandomRooms(t *testing.T) {
 // it is a goroutine, a few channels and maps.
 func TestRoomsAreCheap(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
-	rs := newRooms(ctx, ratelog.New(), newCounters())
+	rs := newRooms(ctx, ratelog.New(), metrics.New())
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -354,14 +313,14 @@ func TestRoomsAreCheap(t *testing.T) {
 
 // A room that made place for another is let go with all that it holds, at once.
 func TestNothingIsLeftOfARoom(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		rs := newRooms(ctx, ratelog.New(), newCounters())
+		rs := newRooms(ctx, ratelog.New(), metrics.New())
 		var hubs []weak.Pointer[Hub]
 		for i := range 2 * maxRooms {
 			name := fmt.Sprint("room", i)
 			hub := rs.enter(name)
-			hub.hasHistory.Store(true)
+			hub.lastID.Store(1)
 			hubs = append(hubs, weak.Make(hub))
 			rs.leave(name)
 		}

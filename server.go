@@ -22,64 +22,76 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"chat/internal/history"
+	"chat/internal/metrics"
+	"chat/internal/protocol"
 	"chat/internal/ratelog"
 )
 
-// server is the program between its flags and its listener.
+// handshakeTimeout is how long a peer may take to receive the answer to its handshake, for
+// which any socket's buffer has room. A stop waits for it.
+const handshakeTimeout = time.Second
+
+// drainTimeout is how long a stop waits for HTTP requests that are being answered.
+const drainTimeout = time.Second
+
+// server is the program between its flags and its listeners.
 type server struct {
 	origins  []string      // hosts whose pages may join; nil for any, each its own
 	rate     float64       // messages a second from one connection; 0 for no limit
-	slots    chan struct{} // one taken by each connection, from before its upgrade until nothing of it is left
-	secret   [32]byte      // made at start; see from
+	slots    chan struct{} // a token for each connection, from before its upgrade until nothing of it is left
+	secret   [32]byte      // made at start; see userID
 	upgrader websocket.Upgrader
 	log      *ratelog.Logger
-	counters *counters
+	counters *metrics.Counters
 	rooms    *rooms // made by serve
 }
 
+// newServer returns a server that accepts pages of these hosts (nil for any), so many
+// messages a second from each connection (0 for no limit), and so many connections.
 func newServer(origins []string, rate float64, maxClients int) *server {
 	s := &server{
 		origins:  origins,
 		rate:     rate,
 		slots:    make(chan struct{}, maxClients),
 		log:      ratelog.New(),
-		counters: newCounters(),
+		counters: metrics.New(),
 	}
 	rand.Read(s.secret[:])
 	s.upgrader = websocket.Upgrader{
-		Subprotocols:     []string{subprotocol},
-		HandshakeTimeout: time.Second, // to write an answer that any socket's buffer has room for; a stop waits for it
+		Subprotocols:     []string{protocol.Subprotocol},
+		HandshakeTimeout: handshakeTimeout,
 		ReadBufferSize:   512,
-		WriteBufferSize:  maxFrame,
+		WriteBufferSize:  protocol.MaxFrame, // a merged frame is one write: see package cork
 		WriteBufferPool:  new(sync.Pool),
 		CheckOrigin:      s.allows,
-		Error:            s.refuse,
+		Error:            s.refuseHandshake,
 	}
 	return s
 }
 
-// serve runs the chat on the listener, and shows what it counts on the private one
-// unless that is nil, until ctx is done. It returns nil then, and earlier with a
-// listener's error if that fails. It closes both, and when it returns, no goroutine
-// and no connection of its own is left.
-func (s *server) serve(ctx context.Context, l, private net.Listener) error {
+// serve runs the chat on a listener, and shows the metrics on another one unless that is
+// nil, until ctx is done. It returns nil then, and earlier a listener's error if that
+// fails. It closes both listeners. When it returns, within five seconds of ctx's end, no
+// goroutine and no connection of its own is left.
+func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.rooms = newRooms(ctx, s.log, s.counters)
 
-	public := http.NewServeMux()
-	public.HandleFunc("GET /{$}", serveHome)
-	public.HandleFunc("GET /ws", s.serveWs)
-	public.HandleFunc("GET /healthz", serveHealth)
-	web := s.newHTTPServer(public)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", serveHome)
+	mux.HandleFunc("GET /ws", s.handleWs)
+	mux.HandleFunc("GET /healthz", serveHealth)
+	chatServer := s.newHTTPServer(mux)
 	failed := make(chan error, 2)
-	go func() { failed <- web.Serve(l) }()
-	if private != nil {
+	go func() { failed <- chatServer.Serve(l) }()
+	if metricsListener != nil {
 		mux := http.NewServeMux()
 		mux.HandleFunc("GET /metrics", s.serveMetrics)
-		care := s.newHTTPServer(mux)
-		defer care.Close() // last, to show the end, too
-		go func() { failed <- care.Serve(private) }()
+		metricsServer := s.newHTTPServer(mux)
+		defer metricsServer.Close() // last, so that it shows the end, too
+		go func() { failed <- metricsServer.Serve(metricsListener) }()
 	}
 	var err error
 	select {
@@ -89,21 +101,27 @@ func (s *server) serve(ctx context.Context, l, private net.Listener) error {
 		log.Print("stopping")
 	}
 
-	// Connections that have said nothing yet count as busy, so Shutdown alone would
-	// wait for them; and it knows nothing of those upgraded: they give their places back.
-	grace, cancelGrace := context.WithTimeout(context.Background(), time.Second)
-	defer cancelGrace()
-	if web.Shutdown(grace) != nil {
-		web.Close()
+	// Shutdown alone would wait for connections that have sent nothing yet, and does not
+	// know those that were upgraded.
+	drain, cancelDrain := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancelDrain()
+	if chatServer.Shutdown(drain) != nil {
+		chatServer.Close()
 	}
-	for range cap(s.slots) {
-		s.slots <- struct{}{}
-	}
+	s.awaitClients()
 	s.rooms.running.Wait()
 	return err
 }
 
-// newHTTPServer returns an HTTP server with the limits that hold for everyone.
+// awaitClients waits until no client is left, by taking every slot. (A WaitGroup would
+// not do: a handshake under way may still add a client.)
+func (s *server) awaitClients() {
+	for range cap(s.slots) {
+		s.slots <- struct{}{}
+	}
+}
+
+// newHTTPServer returns an HTTP server with the limits that hold for every request.
 func (s *server) newHTTPServer(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:        handler,
@@ -115,9 +133,10 @@ func (s *server) newHTTPServer(handler http.Handler) *http.Server {
 	}
 }
 
-// allows reports whether the page that asks may join: DNS rebinding, where a
-// hostile page's own host suddenly stands for this machine, is only seen when it is
-// known which hosts there should be. A program that is no browser sends no origin.
+// allows reports whether the page that sends a request may join, by its Origin. Without
+// -origin, any page may join the host that it came from. That does not stop DNS
+// rebinding, where a hostile page's own host name suddenly resolves to this machine: only
+// -origin does. A program that is no browser sends no Origin and may join.
 func (s *server) allows(r *http.Request) bool {
 	origins := r.Header["Origin"]
 	if len(origins) == 0 {
@@ -133,30 +152,38 @@ func (s *server) allows(r *http.Request) bool {
 	}
 	host := u.Hostname()
 	if _, err := netip.ParseAddr(host); same && (err == nil || strings.EqualFold(host, "localhost")) {
-		return true // no name server had a say in it
+		return true // no name server was asked, so this is not DNS rebinding
 	}
 	return slices.ContainsFunc(s.origins, func(listed string) bool {
 		return strings.EqualFold(listed, u.Host) || strings.EqualFold(strings.Trim(listed, "[]"), host)
 	})
 }
 
+// home is the page as it is in the source tree.
+//
 //go:embed home.html
 var home string
 
-// What a browser gets as the page, with all it needs to check it. A browser hashes
-// what it parsed, in which every line ends in LF, so that is what is served.
 var (
-	page       = withLF(home)
-	pageETag   = `"` + digest(page) + `"`
+	// page is the page as it is served. Its lines end in LF: a browser hashes what it
+	// parsed, where they do.
+	page = withLF(home)
+
+	// pageETag is the page's entity tag (RFC 9110, section 8.8.3).
+	pageETag = `"` + digest(page) + `"`
+
+	// pagePolicy is the page's Content-Security-Policy. It allows the page's own script and
+	// style, by hash, and nothing else.
 	pagePolicy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; img-src data:" +
 		"; connect-src 'self' ws: wss:" +
 		"; script-src 'sha256-" + digest(element("script")) + "'" +
 		"; style-src 'sha256-" + digest(element("style")) + "'"
 )
 
+// withLF returns text with lines that end in LF instead of CRLF.
 func withLF(text string) string { return strings.ReplaceAll(text, "\r\n", "\n") }
 
-// element returns what stands between the tags of the page's one such element.
+// element returns the text of the page's only element of a name.
 func element(name string) string {
 	_, rest, _ := strings.Cut(page, "<"+name+">")
 	text, _, _ := strings.Cut(rest, "</"+name+">")
@@ -169,6 +196,7 @@ func digest(text string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
+// serveHome answers with the page.
 func serveHome(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
@@ -181,44 +209,117 @@ func serveHome(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(page))
 }
 
-// serveHealth answers whoever wants to know whether the server runs. When it does not,
-// or is stopping, the connection is refused.
+// serveHealth answers a health check while the server runs. While it stops or does not
+// run, connections are refused.
 func serveHealth(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	io.WriteString(w, "ok") // an error says that nobody waits for it
 }
 
-// refuse answers a handshake that the library does not accept.
-func (s *server) refuse(w http.ResponseWriter, r *http.Request, status int, reason error) {
+// serveMetrics answers with the metrics.
+func (s *server) serveMetrics(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", metrics.ContentType)
+	w.Write(s.counters.Text(s.rooms.count())) // an error says that nobody waits for it
+}
+
+// handleWs admits a client to a room, or answers why not. The order of the checks is part
+// of the protocol: a plain GET of the same URL, which gets as far as 426, tells a page why it
+// was refused.
+func (s *server) handleWs(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	room, ok := protocol.RoomName(query.Get("room"))
+	if !ok {
+		s.counters.Refusals[protocol.BadRoomName].Add(1)
+		http.Error(w, fmt.Sprintf("A room's name has up to %d letters, digits, - and _.", protocol.MaxRoomName), http.StatusBadRequest)
+		return
+	}
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		s.refuseFull(w, r, protocol.ServerFull, "The chat is full.")
+		return
+	}
+	hub := s.enterRoom(w, r, room)
+	if hub == nil {
+		<-s.slots
+		return
+	}
+	c := &Client{
+		hub:         hub,
+		peer:        peerOf(r),
+		room:        room,
+		name:        strings.Clone(protocol.CleanName(query.Get("name"))), // not a piece of the request, which it outlives
+		userID:      s.userID(query.Get("key")),
+		resumeAfter: history.ParsePosition(query.Get("after")),
+	}
+	if s.rate > 0 {
+		c.interval = time.Duration(float64(time.Second) / s.rate)
+	}
+	serveWs(c, &s.upgrader, w, r, func() {
+		s.rooms.leave(room)
+		<-s.slots
+	})
+}
+
+// enterRoom counts a client into a room and returns its hub. If the client cannot come in,
+// it answers why and returns nil.
+func (s *server) enterRoom(w http.ResponseWriter, r *http.Request, room string) *Hub {
+	if s.rooms.admits(room) {
+		if !websocket.IsWebSocketUpgrade(r) || !r.ProtoAtLeast(1, 1) {
+			s.counters.Refusals[protocol.NotWebSocket].Add(1)
+			w.Header().Set("Connection", "Upgrade")
+			w.Header().Set("Upgrade", "websocket")
+			http.Error(w, "This address is for WebSocket connections. The page is one level up.", http.StatusUpgradeRequired)
+			return nil
+		}
+		if hub := s.rooms.enter(room); hub != nil {
+			return hub
+		}
+	}
+	s.refuseFull(w, r, protocol.TooManyRooms, "There are too many rooms.")
+	return nil
+}
+
+// refuseFull answers that a limit is reached, which a sentence names.
+func (s *server) refuseFull(w http.ResponseWriter, r *http.Request, refusal protocol.Refusal, sentence string) {
+	s.counters.Refusals[refusal].Add(1)
+	s.log.Printf(refusal.String(), "%s refused: %s", peerOf(r), sentence)
+	w.Header().Set("Retry-After", "10")
+	http.Error(w, sentence+" Try again in a while.", http.StatusServiceUnavailable)
+}
+
+// refuseHandshake answers a handshake that the library does not accept.
+func (s *server) refuseHandshake(w http.ResponseWriter, r *http.Request, status int, reason error) {
 	sentence := strings.TrimPrefix(reason.Error(), "websocket: ")
 	if status == http.StatusForbidden {
 		origin := r.Header.Get("Origin")
-		s.counters.refusals.add("origin")
+		s.counters.Refusals[protocol.BadOrigin].Add(1)
 		sentence = fmt.Sprintf("A page of %q may not join this chat.", origin)
 		s.log.Printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peerOf(r), origin)
 	} else {
-		s.counters.refusals.add("handshake")
+		s.counters.Refusals[protocol.BadHandshake].Add(1)
 	}
 	w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455, section 4.4
 	http.Error(w, sentence, status)
 }
 
-// from returns what tells the holder of a key from others of the same name. It gives
-// nothing of the key away, and stays the same until the server stops.
+// userID returns what tells the holder of a key from others of the same name: the same
+// for the same key until the server stops, and of no use to find the key. Without a key
+// it is random.
 func (s *server) userID(key string) string {
-	var sum [8]byte
+	var id [8]byte
 	if key == "" {
-		rand.Read(sum[:])
+		rand.Read(id[:])
 	} else {
 		mac := hmac.New(sha256.New, s.secret[:])
 		mac.Write([]byte(key))
-		copy(sum[:], mac.Sum(nil))
+		copy(id[:], mac.Sum(nil))
 	}
-	return hex.EncodeToString(sum[:])
+	return hex.EncodeToString(id[:])
 }
 
 // peerOf names a request's peer in the log: its address and, where that is a proxy on
-// this machine, the address that the proxy says it asks for. Nothing is decided by that.
+// this machine, the address that the proxy gives for its own peer. Only the log uses it.
 func peerOf(r *http.Request) string {
 	addr, err := netip.ParseAddrPort(r.RemoteAddr)
 	lines := r.Header["X-Forwarded-For"]

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -16,156 +15,16 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/gorilla/websocket"
-
+	"chat/internal/history"
+	"chat/internal/metrics"
+	"chat/internal/presence"
+	"chat/internal/protocol"
 	"chat/internal/ratelog"
+	"chat/internal/wstest"
 )
 
 // The chat.v1 wire: what its clients are told, and that they can be cut off, come back,
 // and have missed nothing and said nothing twice.
-
-// event is any object the server sends on chat.v1.
-type event struct {
-	Type   string   `json:"type"`
-	Room   *string  `json:"room"`
-	Name   string   `json:"name"`
-	From   string   `json:"from"`
-	Max    int      `json:"max"`
-	ID     int64    `json:"id"`
-	Missed bool     `json:"missed"`
-	Time   string   `json:"time"`
-	Text   string   `json:"text"`
-	Ref    string   `json:"ref"`
-	Count  int      `json:"count"`
-	Names  []string `json:"names"`
-}
-
-// tab is a client on chat.v1 that reads all the time, as a page does.
-type tab struct {
-	t    *testing.T
-	conn *websocket.Conn
-
-	mu     sync.Mutex
-	frames []string
-	events []event // not yet taken
-	err    error
-}
-
-// open connects a tab; query is that of /ws.
-func (c *chat) open(query string) *tab {
-	c.t.Helper()
-	tab, err := c.dialTab(query)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	c.t.Cleanup(func() { tab.conn.Close() })
-	synctest.Wait()
-	return tab
-}
-
-func (c *chat) dialTab(query string) (*tab, error) {
-	dialer := websocket.Dialer{NetDialContext: c.network.dial, Subprotocols: []string{"chat.v1"}}
-	conn, _, err := dialer.Dial("ws://chat.test/ws?"+query, nil)
-	if err != nil {
-		return nil, err
-	}
-	if conn.Subprotocol() != "chat.v1" {
-		c.t.Errorf("the server answers with subprotocol %q", conn.Subprotocol())
-	}
-	tab := &tab{t: c.t, conn: conn}
-	go tab.listen()
-	return tab, nil
-}
-
-func (p *tab) listen() {
-	for {
-		_, frame, err := p.conn.ReadMessage()
-		p.mu.Lock()
-		if err != nil {
-			p.err = err
-			p.mu.Unlock()
-			p.conn.Close()
-			return
-		}
-		if len(frame) > maxFrame {
-			p.t.Errorf("a frame of %d bytes", len(frame))
-		}
-		p.frames = append(p.frames, string(frame))
-		for line := range strings.SplitSeq(string(frame), "\n") {
-			var e event
-			if err := json.Unmarshal([]byte(line), &e); err != nil {
-				p.t.Errorf("%.100q: %v", line, err)
-			}
-			p.events = append(p.events, e)
-		}
-		p.mu.Unlock()
-	}
-}
-
-// say sends a text marked with a ref ("" for none).
-func (p *tab) say(text, ref string) {
-	p.t.Helper()
-	frame, _ := json.Marshal(map[string]string{"text": text, "ref": ref})
-	p.send(string(frame))
-}
-
-// send sends a frame as it is.
-func (p *tab) send(frame string) {
-	p.t.Helper()
-	if err := p.conn.WriteMessage(websocket.TextMessage, []byte(frame)); err != nil {
-		p.t.Errorf("send: %v", err)
-	}
-}
-
-// markWritten returns the events since it was last asked, of one type or (type "") all.
-func (p *tab) take(kind string) []event {
-	synctest.Wait()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var taken, left []event
-	for _, e := range p.events {
-		if kind == "" || e.Type == kind {
-			taken = append(taken, e)
-		} else {
-			left = append(left, e)
-		}
-	}
-	p.events = left
-	return taken
-}
-
-// hello returns what the tab was told first.
-func (p *tab) hello() event {
-	p.t.Helper()
-	hellos := p.take("hello")
-	if len(hellos) != 1 {
-		p.t.Fatalf("%d hellos", len(hellos))
-	}
-	return hellos[0]
-}
-
-// want fails the test unless exactly these texts were heard since the last want.
-func (p *tab) want(texts ...string) {
-	p.t.Helper()
-	var heard []string
-	for _, e := range p.take("message") {
-		heard = append(heard, e.Text)
-	}
-	if !slices.Equal(heard, texts) {
-		p.t.Errorf("heard %.200q\nwant  %.200q", heard, texts)
-	}
-}
-
-func (p *tab) wantClosed(code int) {
-	p.t.Helper()
-	synctest.Wait()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var closed *websocket.CloseError
-	if !errors.As(p.err, &closed) || closed.Code != code || closed.Text == "" {
-		p.t.Errorf("ended with %v, want %d", p.err, code)
-	}
-}
 
 // Both wires, byte by byte: what somebody sends, and what each kind of client gets. On
 // fake time it is midnight of 2000-01-01, so ids begin there; the from is the speaker's own.
@@ -202,16 +61,15 @@ func TestBothWires(t *testing.T) {
 			`Ada: {"text":"hello"}`, `"name":"Ada","text":"{\"text\":\"hello\"}"}`},
 	} {
 		t.Run(row.what, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				chat := startChat(t)
-				ada, v1 := chat.join(""), chat.open("name=witness")
+				ada, v1 := chat.join(""), chat.joinV1("name=witness")
 				v1.take("")
-				v1.frames = nil
 				var from string
 				if name, ok := strings.CutPrefix(row.query, "classic"); ok {
-					chat.join(strings.TrimPrefix(name, "&name=")).say(row.send)
+					chat.join(strings.TrimPrefix(name, "&")).say(row.send)
 				} else {
-					speaker := chat.open(strings.NewReplacer(`"`, "%22", `\`, "%5c", "<", "%3c", ">", "%3e").Replace(row.query))
+					speaker := chat.joinV1(strings.NewReplacer(`"`, "%22", `\`, "%5c", "<", "%3c", ">", "%3e").Replace(row.query))
 					from = speaker.hello().From
 					speaker.send(row.send)
 				}
@@ -229,7 +87,7 @@ func TestBothWires(t *testing.T) {
 					from = messages[0].From
 				}
 				want := fmt.Sprintf(`{"type":"message","id":%d,"time":"2000-01-01T00:00:00.000Z","from":"%s",%s`, start+1, from, row.v1)
-				if got := v1.frames[len(v1.frames)-1]; got != want {
+				if got := messages[0].Line; got != want {
 					t.Errorf("on chat.v1\n%s, want\n%s", got, want)
 				}
 			})
@@ -240,53 +98,20 @@ func TestBothWires(t *testing.T) {
 // Long texts that grow on the wire arrive whole, or not at all where nothing is left of
 // them; listen checks the length of every frame.
 func TestLongTexts(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		ada, bob := chat.open("name=Ada"), chat.join("")
+		ada, bob := chat.joinV1("name=Ada"), chat.join("")
 		for _, letter := range []string{`"`, `\`, "<", "é"} {
-			text := strings.Repeat(letter, maxText/len(letter))
-			ada.say(text, strings.Repeat("\x01", maxClientMsgID-len(letter))+letter)
+			text := strings.Repeat(letter, protocol.MaxText/len(letter))
+			ada.say(text, strings.Repeat("\x01", protocol.MaxClientMsgID-len(letter))+letter)
 			ada.want(text)
 			bob.want("Ada: " + text)
 		}
-		ada.send(`{"text":"` + strings.Repeat(`\u0000`, maxText) + `"}`)
-		ada.send(`{"text":"` + strings.Repeat(`\u0000`, maxText-1) + `."}`)
+		ada.send(`{"text":"` + strings.Repeat(`\u0000`, protocol.MaxText) + `"}`)
+		ada.send(`{"text":"` + strings.Repeat(`\u0000`, protocol.MaxText-1) + `."}`)
 		ada.want(".")
 		bob.want("Ada: .")
 	})
-}
-
-func TestBadJSON(t *testing.T) {
-	for _, bad := range []struct {
-		what, send string
-		code       int
-	}{
-		{"no JSON", `hello`, 1008},
-		{"nothing", ``, 1008},
-		{"an array", `["text"]`, 1008},
-		{"a string", `"text"`, 1008},
-		{"null", `null`, 1008},
-		{"half an object", `{"text":"hello"`, 1008},
-		{"two objects", `{"text":"hello"}{"text":"hello"}`, 1008},
-		{"a text that is a number", `{"text":1}`, 1008},
-		{"a ref that is an object", `{"text":"hello","ref":{}}`, 1008},
-		{"a ref too long", `{"text":"hello","ref":"` + strings.Repeat("x", maxClientMsgID+1) + `"}`, 1008},
-		{"nested too deep", strings.Repeat(`{"text":`, 4000), 1008},
-		{"a text too long", `{"text":"` + strings.Repeat("x", maxText+1) + `"}`, 1009},
-		{"a frame too long", `{"text":"hello","more":"` + strings.Repeat("x", maxClientFrame) + `"}`, 1009},
-		{"not UTF-8", "{\"text\":\"\xff\"}", 1007},
-	} {
-		t.Run(bad.what, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				chat := startChat(t)
-				ada, rogue := chat.open(""), chat.open("")
-				rogue.send(bad.send)
-				rogue.wantClosed(bad.code)
-				ada.say("still here", "")
-				ada.want("still here")
-			})
-		})
-	}
 }
 
 // Who asks for a subprotocol that is not known here gets the classic wire.
@@ -299,9 +124,9 @@ func TestSubprotocols(t *testing.T) {
 		"chat.v2, chat.v1":   "chat.v1",
 		"chat.v1,superchat ": "chat.v1",
 	} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			chat := startChat(t)
-			resp, _ := chat.ask(handshakeFor("/ws", asked))
+			resp, _ := chat.ask(wstest.Handshake("chat.test", "/ws", asked))
 			if got := resp.Header.Get("Sec-WebSocket-Protocol"); resp.StatusCode != http.StatusSwitchingProtocols || got != want {
 				t.Errorf("%q is answered with %s and %q, want %q", asked, resp.Status, got, want)
 			}
@@ -310,22 +135,22 @@ func TestSubprotocols(t *testing.T) {
 }
 
 func TestHello(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		ada := chat.open("name=+Ada%0a&key=k1").hello()
+		ada := chat.joinV1("name=+Ada%0a&key=k1").hello()
 		if ada.Room == nil || *ada.Room != "" || ada.Name != "Ada" || ada.Max != 4096 || ada.Missed || len(ada.From) != 16 {
 			t.Errorf("%+v", ada)
 		}
-		again, other := chat.open("name=Ada&key=k1").hello(), chat.open("name=Ada&key=k2").hello()
+		again, other := chat.joinV1("name=Ada&key=k1").hello(), chat.joinV1("name=Ada&key=k2").hello()
 		if again.From != ada.From || other.From == ada.From {
 			t.Error("from does not tell keys apart")
 		}
-		nobody, nobodyElse := chat.open("").hello(), chat.open("").hello()
+		nobody, nobodyElse := chat.joinV1("").hello(), chat.joinV1("").hello()
 		if nobody.Name != "guest" || nobody.From == nobodyElse.From {
 			t.Error("from does not tell apart those without a key")
 		}
 	})
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		a, b := newServer(nil, 0, 1), newServer(nil, 0, 1)
 		if a.userID("k1") == b.userID("k1") {
 			t.Error("from is the same on every server")
@@ -336,10 +161,10 @@ func TestHello(t *testing.T) {
 // A newcomer is told the last of what was said, one that comes back all that it has
 // missed, and then what is said from then on.
 func TestHistory(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, unlimited)
-		ada := chat.join("Ada")
-		empty := chat.open("").hello()
+		ada := chat.join("name=Ada")
+		empty := chat.joinV1("").hello()
 		var said []string
 		say := func() {
 			said = append(said, fmt.Sprint("line ", len(said)))
@@ -349,62 +174,39 @@ func TestHistory(t *testing.T) {
 		for range 120 {
 			say()
 		}
-		newcomer := chat.open("")
+		newcomer := chat.joinV1("")
 		newcomer.want(said[70:]...)
 		if last := newcomer.hello().ID; last <= empty.ID {
 			t.Errorf("the last id is %d, and was %d in an empty room", last, empty.ID)
 		}
 
-		back := chat.open(fmt.Sprint("after=", empty.ID))
+		back := chat.joinV1(fmt.Sprint("after=", empty.ID))
 		back.want(said...)
 		if back.hello().Missed {
 			t.Error("has missed something")
 		}
-		middle := chat.open(fmt.Sprint("after=", empty.ID))
-		resumed := chat.open(fmt.Sprint("after=", middle.take("message")[99].ID))
+		middle := chat.joinV1(fmt.Sprint("after=", empty.ID))
+		resumed := chat.joinV1(fmt.Sprint("after=", middle.take("message")[99].ID))
 		resumed.want(said[100:]...)
 		say()
 		resumed.want(said[120:]...)
 		newcomer.want(said[120:]...)
 
-		for range historyMessages {
+		for range history.MaxMessages {
 			say()
 		}
-		late := chat.open(fmt.Sprint("after=", empty.ID))
-		late.want(said[len(said)-historyMessages:]...)
+		late := chat.joinV1(fmt.Sprint("after=", empty.ID))
+		late.want(said[len(said)-history.MaxMessages:]...)
 		if !late.hello().Missed {
 			t.Error("has not missed anything?")
 		}
 	})
 }
 
-// What is kept is bounded in bytes, too.
-func TestHistoryBytes(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		chat := startChat(t, unlimited)
-		ada := chat.open("")
-		begin := ada.hello().ID
-		text := strings.Repeat(`"`, maxText)
-		for range 100 {
-			ada.say(text, "")
-			ada.want(text)
-		}
-		late := chat.open(fmt.Sprint("after=", begin))
-		size, n := 0, 0
-		for _, e := range late.take("message") {
-			size += len(encode(e.Text))
-			n++
-		}
-		if size > historyBytes || size < historyBytes*9/10 {
-			t.Errorf("%d messages of %d bytes are kept", n, size)
-		}
-	})
-}
-
 func TestAfter(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		ada := chat.open("")
+		ada := chat.joinV1("")
 		begin := ada.hello().ID
 		ada.say("hello", "")
 		last := ada.take("message")[0].ID
@@ -425,7 +227,7 @@ func TestAfter(t *testing.T) {
 			"yesterday":                {true, 1},
 			url.QueryEscape(" 1 or 1"): {true, 1},
 		} {
-			tab := chat.open("after=" + after)
+			tab := chat.joinV1("after=" + after)
 			if h, heard := tab.hello(), tab.take("message"); h.Missed != want.missed || len(heard) != want.heard || h.ID != last {
 				t.Errorf("after=%s: missed %v, %d messages, want %+v", after, h.Missed, len(heard), want)
 			}
@@ -433,41 +235,17 @@ func TestAfter(t *testing.T) {
 	})
 }
 
-// Ids grow with every message and with time, so that they grow over a restart too.
-func TestIDs(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		begin := time.Now()
-		h := newHistory(begin)
-		m := message{sender: new(Client), text: "hello"}
-		first := h.lastID
-		if first != begin.UnixMicro() || first >= 1<<53 {
-			t.Errorf("ids begin at %d", first)
-		}
-		for i := range int64(3) {
-			if id := h.add(m, begin).id; id != first+1+i {
-				t.Errorf("the next is %d, want %d", id, first+1+i)
-			}
-		}
-		if id := h.add(m, begin.Add(time.Second)).id; id != first+1_000_000 {
-			t.Errorf("a second later it is %d", id)
-		}
-		if id := h.add(m, begin.Add(-time.Hour)).id; id != first+1_000_001 {
-			t.Errorf("with the clock set back it is %d", id)
-		}
-	})
-}
-
 // A line that is sent again, because its sender does not know whether it arrived, is
 // said once.
 func TestSaidOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, unlimited)
-		ada, bob, carl := chat.open("key=ada"), chat.open("key=bob"), chat.join("")
+		ada, bob, carl := chat.joinV1("key=ada"), chat.joinV1("key=bob"), chat.join("")
 		ada.say("hello", "r1")
 		first := ada.take("message")[0]
 		bob.want("hello")
 
-		again := chat.open("key=ada&after=" + fmt.Sprint(first.ID)) // another connection of hers
+		again := chat.joinV1("key=ada&after=" + fmt.Sprint(first.ID)) // another connection of hers
 		again.say("hello", "r1")
 		answer := again.take("message")
 		if len(answer) != 1 || answer[0].ID != first.ID || answer[0].Ref != "r1" {
@@ -493,7 +271,7 @@ func TestSaidOnce(t *testing.T) {
 		bob.want("line 0", "line 1", "line 2")
 
 		// Once it is no longer kept, it is news.
-		for range historyMessages {
+		for range history.MaxMessages {
 			bob.say("more", "")
 		}
 		bob.take("message")
@@ -505,21 +283,21 @@ func TestSaidOnce(t *testing.T) {
 
 // One whose queue is full is dropped in the same turn in which it repeats itself.
 func TestRepeatOfOneTooSlow(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		h := newHub(ratelog.New(), newCounters())
-		slow := &Client{hub: h, protocol: chatV1, userID: "slow", send: make(chan *batch, 1), done: make(chan struct{})}
-		h.admit(slow) // its queue is full: it has not taken the hello
+		h := newHub(ratelog.New(), metrics.New(), 0)
+		slow := &Client{hub: h, protocol: protocol.ChatV1, userID: "slow", send: make(chan *batch, 1), done: make(chan struct{})}
+		h.join(slow) // its queue is full: it has not taken the hello
 		other := joinHub(h)
-		h.broadcast <- message{sender: slow, text: "hello", clientMsgID: "r"}
-		h.broadcast <- message{sender: slow, text: "hello", clientMsgID: "r"}
+		h.broadcast <- message{slow, protocol.ClientMessage{Text: "hello", ClientMsgID: "r"}}
+		h.broadcast <- message{slow, protocol.ClientMessage{Text: "hello", ClientMsgID: "r"}}
 		time.AfterFunc(time.Second, stop)
 		h.run(ctx)
-		if b := <-other.send; string(b.payloads[classic].text) != "hello" || <-other.send != nil {
-			t.Errorf("the other has heard %q, or something more", b.payloads[classic].text)
+		if b := <-other.send; string(b.payloads[protocol.Classic].text) != "hello" || <-other.send != nil {
+			t.Errorf("the other has heard %q, or something more", b.payloads[protocol.Classic].text)
 		}
-		if slow.disconnect != slowConsumer {
-			t.Errorf("it ended with %v", slow.disconnect)
+		if slow.reason != slowConsumer {
+			t.Errorf("it ended with %v", slow.reason)
 		}
 	})
 }
@@ -527,25 +305,25 @@ func TestRepeatOfOneTooSlow(t *testing.T) {
 // Answers to repeats are what is kept, not copies of it: those who do not read them
 // cost their queues.
 func TestRepeatsAreNotCopied(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		chat.network.window = 1 << 10
+		chat.network.Window = 1 << 10
 		tabs := make([]*raw, 100)
 		for i := range tabs {
-			tabs[i] = chat.upgradeTo("/ws?key=k", "chat.v1")
+			tabs[i] = chat.upgradeTo("key=k", protocol.ChatV1)
 		}
-		tabs[0].send(masked(fin|text, `{"text":"`+strings.Repeat(`"`, maxText)+`","ref":"r"}`))
+		tabs[0].send(wstest.Masked(wstest.Fin|wstest.Text, `{"text":"`+strings.Repeat(`"`, protocol.MaxText)+`","ref":"r"}`))
 		synctest.Wait()
 		runtime.GC()
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		for _, tab := range tabs {
-			tab.send(strings.Repeat(masked(fin|text, `{"text":"x","ref":"r"}`), 90))
+			tab.send(strings.Repeat(wstest.Masked(wstest.Fin|wstest.Text, `{"text":"x","ref":"r"}`), 90))
 			synctest.Wait()
 		}
 		runtime.GC()
 		runtime.ReadMemStats(&after)
-		if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / int64(len(tabs)); each > 90*maxText/4 {
+		if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / int64(len(tabs)); each > 90*protocol.MaxText/4 {
 			t.Errorf("the answers to one cost %d bytes", each)
 		}
 	})
@@ -553,11 +331,11 @@ func TestRepeatsAreNotCopied(t *testing.T) {
 
 // One that was dropped as too slow comes back and has missed nothing.
 func TestTooSlowComesBack(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, unlimited)
 		ada := chat.join("")
-		chat.network.window = 1 << 10
-		slow := chat.upgradeTo("/ws?key=k", "chat.v1")
+		chat.network.Window = 1 << 10
+		slow := chat.upgradeTo("key=k", protocol.ChatV1)
 		var said []string
 		for i := range queueSize + 10 {
 			said = append(said, fmt.Sprint("line ", i))
@@ -571,21 +349,21 @@ func TestTooSlowComesBack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if first == fin|closeFrame {
+			if first == wstest.Fin|wstest.Close {
 				if !strings.HasSuffix(payload, "too slow") {
 					t.Errorf("closed with %q", payload)
 				}
 				break
 			}
 			for line := range strings.SplitSeq(payload, "\n") {
-				var e event
+				var e wstest.Event
 				json.Unmarshal([]byte(line), &e)
 				if e.Type == "hello" || e.Type == "message" {
 					got = append(got, fmt.Sprint(e.ID))
 				}
 			}
 		}
-		back := chat.open("key=k&after=" + got[len(got)-1])
+		back := chat.joinV1("key=k&after=" + got[len(got)-1])
 		back.want(said[len(got)-1:]...)
 		if back.hello().Missed {
 			t.Error("has missed something")
@@ -594,15 +372,15 @@ func TestTooSlowComesBack(t *testing.T) {
 }
 
 func TestOnline(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		ada := chat.open("name=Ada&key=a")
+		ada := chat.joinV1("name=Ada&key=a")
 		wantOnline(t, ada, 1, "Ada")
 		time.Sleep(2 * time.Second)
 		ada.take("online")
 
-		bob, _ := chat.open("name=Bob"), chat.join("Carl")
-		chat.open("name=Ada&key=a") // a second tab is nobody else
+		bob, _ := chat.joinV1("name=Bob"), chat.join("name=Carl")
+		chat.joinV1("name=Ada&key=a") // a second tab is nobody else
 		wantOnline(t, bob, 2, "Ada", "Bob")
 		time.Sleep(time.Second)
 		wantOnline(t, ada, 3, "Ada", "Bob", "Carl")
@@ -611,7 +389,7 @@ func TestOnline(t *testing.T) {
 
 		// Whatever happens, it is told once a second at most.
 		for range 20 {
-			tab := chat.open("")
+			tab := chat.joinV1("")
 			time.Sleep(50 * time.Millisecond)
 			tab.conn.Close()
 			time.Sleep(50 * time.Millisecond)
@@ -649,7 +427,7 @@ func TestOnline(t *testing.T) {
 }
 
 // wantOnline fails the test unless the tab was told once who is here (never, for count 0).
-func wantOnline(t *testing.T, tab *tab, count int, names ...string) {
+func wantOnline(t *testing.T, tab *person, count int, names ...string) {
 	t.Helper()
 	online := tab.take("online")
 	if count == 0 && len(online) == 0 {
@@ -662,13 +440,13 @@ func wantOnline(t *testing.T, tab *tab, count int, names ...string) {
 
 // In a crowd that comes and goes, who is here is told every ten seconds.
 func TestOnlineInACrowd(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		ada := chat.open("")
-		for range largeRoom {
+		ada := chat.joinV1("")
+		for range presence.LargeRoom {
 			chat.upgrade()
 		}
-		time.Sleep(largeRoomInterval)
+		time.Sleep(presence.LargeRoomInterval)
 		ada.take("online")
 		for range 40 {
 			chat.upgrade().Close()
@@ -683,30 +461,30 @@ func TestOnlineInACrowd(t *testing.T) {
 // Many who come back at once and do not read are handed what they have missed by
 // reference: they cost their queues, and the room goes on.
 func TestManyComeBack(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, unlimited)
-		ada := chat.open("")
+		ada := chat.joinV1("")
 		begin := ada.hello().ID
 		for range 40 {
-			ada.say(strings.Repeat("long", maxText/4), "")
+			ada.say(strings.Repeat("long", protocol.MaxText/4), "")
 			synctest.Wait()
 		}
 		ada.take("")
-		chat.network.window = 4 << 10
-		request := handshakeFor(fmt.Sprint("/ws?after=", begin), "chat.v1")
+		chat.network.Window = 4 << 10
+		request := wstest.Handshake("chat.test", fmt.Sprint("/ws?after=", begin), "chat.v1")
 		const many = 500
 		runtime.GC()
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		for range many {
-			chat.connect().send(request)
+			chat.dial().send(request)
 		}
 		synctest.Wait()
 		runtime.GC()
 		runtime.ReadMemStats(&after)
 		// Of what they cost here, the most is their ends of the in-memory network, and the frame
 		// that each is writing; 128 KiB is what is kept.
-		if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / many; each > historyBytes/2 {
+		if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / many; each > history.MaxBytes/2 {
 			t.Errorf("each costs %d bytes", each)
 		}
 		ada.say("does it go on?", "")
@@ -725,9 +503,9 @@ func TestManyComeBack(t *testing.T) {
 func TestRandomLives(t *testing.T) {
 	seed := rand.Uint64()
 	t.Log("seed", seed)
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		witness := chat.open("")
+		witness := chat.joinV1("")
 		begin := witness.hello().ID
 		end := time.Now().Add(3 * time.Minute)
 		lives := make([]*life, 100)
@@ -746,7 +524,7 @@ func TestRandomLives(t *testing.T) {
 			place[e.ID] = i
 			if at, twice := first[e.Text]; !twice {
 				first[e.Text] = i
-			} else if i-at < historyMessages { // longer ago, the hub cannot know
+			} else if i-at < history.MaxMessages { // longer ago, the hub cannot know
 				t.Errorf("%q was said twice, as message %d and %d", e.Text, at, i)
 			}
 		}
@@ -788,7 +566,7 @@ type life struct {
 	said    int      // lines so far
 	outbox  []string // those that have not come back; a line is its own ref
 	last    int64    // id of the last message heard
-	heard   []event
+	heard   []wstest.Event
 	gaps    map[int64]bool // ids of messages before which some are missing, as was told
 	cuts    int
 	repeats int
@@ -823,7 +601,7 @@ func (l *life) connect(duration time.Duration) {
 	if l.last > 0 {
 		query += fmt.Sprint("&after=", l.last)
 	}
-	tab, err := l.chat.dialTab(query)
+	tab, err := l.chat.connect(query, protocol.ChatV1)
 	if err != nil {
 		l.chat.t.Error(err)
 		return
@@ -833,7 +611,7 @@ func (l *life) connect(duration time.Duration) {
 		l.hear(tab)
 	}()
 	for _, line := range l.outbox {
-		tab.conn.WriteJSON(clientMessage{line, line}) // cut meanwhile, it will be sent again
+		tab.conn.WriteJSON(map[string]string{"text": line, "ref": line}) // cut meanwhile, it will be sent again
 	}
 	for cut := time.Now().Add(duration); time.Now().Before(cut); {
 		l.hear(tab)
@@ -842,7 +620,7 @@ func (l *life) connect(duration time.Duration) {
 			line := fmt.Sprintf("%s says %d", l.name, l.said)
 			l.said++
 			l.outbox = append(l.outbox, line)
-			tab.conn.WriteJSON(clientMessage{line, line})
+			tab.conn.WriteJSON(map[string]string{"text": line, "ref": line})
 			if l.rand.IntN(4) == 0 {
 				return // cut before it can have come back
 			}
@@ -851,7 +629,7 @@ func (l *life) connect(duration time.Duration) {
 }
 
 // hear takes in what has arrived.
-func (l *life) hear(tab *tab) {
+func (l *life) hear(tab *person) {
 	tab.mu.Lock()
 	defer tab.mu.Unlock()
 	for _, e := range tab.events {
