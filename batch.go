@@ -147,32 +147,32 @@ const (
 // those who receive a batch are about to answer. One batch with all their answers costs
 // each client one write; a batch for each answer costs a write each.
 //
-// A hold begins when a batch of messages is queued. Until it ends, the hub leaves new
-// messages in its channel, where they gather. It ends, whichever comes first,
+// A hold begins when a batch of messages is queued for everyone. Until it ends, the hub
+// leaves new messages in its channel, where they gather. It ends, whichever comes first,
 //
 //  1. as soon as most clients were written the batch, if that took less than three
 //     times minHold: a small or quiet room never waits;
 //  2. else when a third of that time has passed once more, for the answers;
-//  3. maxHold after the batch was queued, if most were not written it by then;
-//  4. at a stop, or when a client leaves, whose messages are sent before: then the hub
+//  3. maxHold after it began, if most clients were not written the batch by then;
+//  4. at a stop, or when a client leaves, whose messages are sent first: then the hub
 //     takes what waits, and if that makes a batch, a new hold begins.
 //
 // The hub calls its methods; mostWritten is for the writePumps.
 type coalescer struct {
-	C     <-chan time.Time // delivers when the hold is to end; then the hub calls release
-	timer *time.Timer      // of C
-	holds bool             // a hold has begun and not ended
+	written chan struct{} // receives when most were written the batch and the hold is to end
+	timer   *time.Timer   // fires when the hold is to end in any case
+	holds   bool          // a hold has begun and not ended
 
 	mu      sync.Mutex
 	current *batch    // the one that the hold is for; nil once most were written it
-	since   time.Time // when the hold began
+	since   time.Time // when the batch was in every queue
 }
 
 // newCoalescer returns a coalescer that holds nothing.
 func newCoalescer() *coalescer {
 	timer := time.NewTimer(maxHold)
 	timer.Stop()
-	return &coalescer{C: timer.C, timer: timer}
+	return &coalescer{written: make(chan struct{}, 1), timer: timer}
 }
 
 // begin begins a hold for a batch that is to be queued for so many clients.
@@ -185,6 +185,18 @@ func (c *coalescer) begin(b *batch, clients int) {
 	c.holds = true
 	c.current, c.since = b, time.Now()
 	c.timer.Reset(maxHold)
+	select {
+	case <-c.written: // of the hold before
+	default:
+	}
+}
+
+// queued notes that the batch is in every client's queue. The time that most of them take
+// counts from here.
+func (c *coalescer) queued() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.since = time.Now()
 }
 
 // mostWritten notes that most clients were written a batch. It may come late, for a batch
@@ -198,7 +210,7 @@ func (c *coalescer) mostWritten(b *batch, now time.Time) {
 	c.current = nil
 	switch took := now.Sub(c.since); {
 	case took < 3*minHold:
-		c.timer.Reset(0)
+		c.written <- struct{}{}
 	case took < maxHold: // else the timer is about to end the hold by itself
 		c.timer.Reset(took / 3)
 	}

@@ -108,7 +108,9 @@ func (h *Hub) run(ctx context.Context) {
 			h.drop(l.client, l.reason)
 		case m := <-broadcast:
 			h.publish(m)
-		case <-h.coalescer.C:
+		case <-h.coalescer.written:
+			h.coalescer.release()
+		case <-h.coalescer.timer.C:
 			h.coalescer.release()
 		case <-h.clearHistory:
 			h.history = history.New(time.Now(), h.history.LastID())
@@ -192,6 +194,7 @@ func (h *Hub) flush() {
 			queued++
 		}
 	}
+	h.coalescer.queued()
 	h.counters.Fanout.Add(time.Since(firstAt))
 	h.counters.Batches.Add(1)
 	h.counters.Messages.Add(int64(lines))
