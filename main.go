@@ -1,5 +1,5 @@
-// Chat is a classic web chat server: one binary, one page. Whoever has the page
-// open sees what anyone types.
+// Chat is a classic web chat server: one binary, one page. Everyone who has the page open
+// sees what anyone types.
 //
 // Usage:
 //
@@ -8,27 +8,30 @@
 // Then open http://localhost:8080. The flags are:
 //
 //	-addr host:port
-//		Where to listen. The default, :8080, is every network this machine is on.
+//		The address to listen on. The default, :8080, is every network this machine
+//		is on.
 //	-origin host,host:port,...
-//		Only pages of these hosts may join, written as browsers send them; one
-//		without a port stands for any port. Pages that the server's own address
-//		shows under an IP address or localhost may always join. Without the flag, so may
-//		a page of any host, as long as it joins the host it came from.
+//		The hosts whose pages may join, written as browsers send them; one without a
+//		port stands for any port. A page that the server's own address shows, under an
+//		IP address or localhost, may always join. Without the flag, a page of any host
+//		may join the host that it came from.
 //	-rate n
-//		How many messages a second one connection may say, with bursts of ten times
-//		that. Who says more is read more slowly. 0 is no limit.
+//		How many messages a second one connection may send, with bursts of ten times
+//		that. A connection that sends more is throttled: the server reads from it more
+//		slowly. 0 is no limit.
 //	-max-clients n
 //		How many connections there may be at a time.
 //	-metrics host:port
-//		Where to show what the server counts, at /metrics in the Prometheus text
-//		format, to those who look after it. Without the flag, nowhere.
+//		The address on which to show metrics, at /metrics in the Prometheus text format.
+//		Without the flag there are none.
+//	-version
+//		Print what was built, and exit.
 //
-// At /healthz it answers 200 and ok while it runs.
+// At /healthz the server answers 200 and "ok" while it runs.
 //
-// An interrupt (Ctrl-C) or SIGTERM stops it: everyone still hears what was said
-// before, is told that the server stops, and within five seconds it exits with
-// status 0. A second one ends it at once. An error of use exits with status 2, any
-// other with status 1.
+// An interrupt (Ctrl-C) or SIGTERM stops it: it delivers what was said, tells every client
+// that it stops, and exits with status 0 within five seconds. A second one ends it at once.
+// A usage error exits with status 2, any other error with status 1.
 package main
 
 import (
@@ -43,55 +46,68 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"chat/internal/metrics"
 )
 
 const (
-	leastRate   = 0.1       // at which a burst is a single message
-	mostRate    = 1_000_000 // beyond which it is no limit
-	mostClients = 1_000_000 // far beyond a machine's ports; a stop counts to this
+	// minRate is the smallest -rate in messages a second. A burst is a single message then.
+	minRate = 0.1
+
+	// maxRate is the largest -rate in messages a second. It is as good as no limit.
+	maxRate = 1_000_000
+
+	// maxMaxClients is the largest -max-clients. It is far beyond a machine's ports, and a
+	// stop counts up to -max-clients.
+	maxMaxClients = 1_000_000
 )
 
 func main() {
 	addr := flag.String("addr", ":8080", "listen on `host:port`")
 	origins := flag.String("origin", "", "let only pages of these `hosts` join: host or host:port, comma-separated")
-	rate := flag.Float64("rate", 10, "messages a second one connection may say; 0 is no limit")
+	rate := flag.Float64("rate", 10, "messages a second one connection may send; 0 is no limit")
 	maxClients := flag.Int("max-clients", 10_000, "connections there may be at a time")
-	metrics := flag.String("metrics", "", "show counters at /metrics on `host:port`; empty for nowhere")
+	metricsAddr := flag.String("metrics", "", "show metrics at /metrics on `host:port`; empty for nowhere")
+	version := flag.Bool("version", false, "print what was built, and exit")
 	flag.Parse()
 
 	if flag.NArg() > 0 {
 		usageError("stray argument %q", flag.Arg(0))
 	}
+	if *version {
+		fmt.Println(metrics.ReadBuild())
+		return
+	}
 	checkAddr("-addr", *addr)
-	if *metrics != "" {
-		checkAddr("-metrics", *metrics)
+	if *metricsAddr != "" {
+		checkAddr("-metrics", *metricsAddr)
 	}
 	hosts, err := parseOrigins(*origins)
 	if err != nil {
 		usageError("-origin: %v", err)
 	}
-	if *rate != 0 && !(*rate >= leastRate && *rate <= mostRate) { // not a number is neither
-		usageError("-rate must be from %v to %v, or 0 for no limit", leastRate, mostRate)
+	if *rate != 0 && !(*rate >= minRate && *rate <= maxRate) { // not a number is neither
+		usageError("-rate must be from %v to %v, or 0 for no limit", minRate, maxRate)
 	}
-	if *maxClients < 1 || *maxClients > mostClients {
-		usageError("-max-clients must be from 1 to %d", mostClients)
+	if *maxClients < 1 || *maxClients > maxMaxClients {
+		usageError("-max-clients must be from 1 to %d", maxMaxClients)
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the second signal finds nobody listening, and ends the process
+	context.AfterFunc(ctx, stop) // so that the second signal ends the process
 	l, err := net.Listen("tcp", *addr)
 	if err != nil {
 		log.Fatalf("%v (is another chat running? -addr :8081 takes another port)", err)
 	}
-	var private net.Listener
-	if *metrics != "" {
-		if private, err = net.Listen("tcp", *metrics); err != nil {
+	var metricsListener net.Listener
+	if *metricsAddr != "" {
+		if metricsListener, err = net.Listen("tcp", *metricsAddr); err != nil {
 			log.Fatalf("-metrics: %v", err)
 		}
-		log.Printf("metrics at http://%s/metrics", private.Addr())
+		log.Printf("metrics at http://%s/metrics", metricsListener.Addr())
 	}
 	announce(l.Addr().(*net.TCPAddr))
-	if err := newServer(hosts, *rate, *maxClients).serve(ctx, l, private); err != nil {
+	if err := newServer(hosts, *rate, *maxClients).serve(ctx, l, metricsListener); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -128,8 +144,8 @@ func parseOrigins(list string) ([]string, error) {
 	return hosts, nil
 }
 
-// announce tells where the chat can be opened: by others, if they can reach this
-// machine at all, and here.
+// announce logs the URLs at which the chat can be opened: from other machines, if they can
+// reach this one, and here.
 func announce(addr *net.TCPAddr) {
 	log.Printf("listening on %s", addr)
 	others, here := addresses(addr, outwardIP)
@@ -139,9 +155,9 @@ func announce(addr *net.TCPAddr) {
 	log.Printf("open %s on this machine", here)
 }
 
-// addresses returns the URLs under which other machines and this one can open what
-// listens on addr; others is "" when they cannot. On a wildcard address, outward
-// tells the address others see, nil if there is none.
+// addresses returns the URLs at which other machines and this one can open a server that
+// listens on addr; others is "" if they cannot. For a wildcard address, outward returns the
+// address that others see, nil if there is none; its argument is "udp4" or "udp6".
 func addresses(addr *net.TCPAddr, outward func(network string) net.IP) (others, here string) {
 	page := func(host string) string {
 		return "http://" + net.JoinHostPort(host, strconv.Itoa(addr.Port))
@@ -167,9 +183,9 @@ func addresses(addr *net.TCPAddr, outward func(network string) net.IP) (others, 
 	}
 }
 
-// outwardIP returns this machine's address on its default route, nil without one.
-// It sends nothing: to connect a UDP socket is to ask for the route. The addresses
-// asked for are set aside for documentation (RFC 5737, RFC 3849).
+// outwardIP returns this machine's address on its default route, nil without one. It sends
+// nothing: to connect a UDP socket only looks up the route. The addresses that it looks up
+// are reserved for documentation (RFC 5737, RFC 3849).
 func outwardIP(network string) net.IP {
 	conn, err := net.Dial(network, map[string]string{"udp4": "192.0.2.1:9", "udp6": "[2001:db8::1]:9"}[network])
 	if err != nil {
