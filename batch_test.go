@@ -1,12 +1,16 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"chat/internal/metrics"
 	"chat/internal/protocol"
+	"chat/internal/ratelog"
 )
 
 // awaitEnd waits until the hold is to end, as the hub does.
@@ -136,4 +140,193 @@ func TestBuilderSkipsUnspokenProtocols(t *testing.T) {
 	if bb.lines != 0 || bb.take().payloads[protocol.Classic].text != nil {
 		t.Error("the next batch begins with the last one's lines")
 	}
+}
+
+// member puts a client without a connection into the hub's room, before run. What it
+// is to hear is in its queue.
+func joinHub(h *Hub) *Client {
+	c := &Client{hub: h, send: make(chan *batch, queueSize), done: make(chan struct{})}
+	h.join(c)
+	return c
+}
+
+// queued returns all that a client that is gone was to hear.
+func queued(t *testing.T, c *Client) string {
+	var lines []string
+	for b := range c.send {
+		if len(b.payloads[protocol.Classic].text) > protocol.MaxFrame {
+			t.Errorf("a batch of %d bytes", len(b.payloads[protocol.Classic].text))
+		}
+		if b.payloads[protocol.ChatV1].frame != nil {
+			t.Error("framed for a wire that nobody speaks")
+		}
+		lines = append(lines, string(b.payloads[protocol.Classic].text))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// What is said before someone leaves, and before a stop, is said, whichever the hub
+// comes to look at first; and what waits is one batch, as far as a frame goes.
+func TestWhatWaitsIsSaidFirst(t *testing.T) {
+	for i := range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, stop := context.WithCancel(t.Context())
+			h := newHub(ratelog.New(), metrics.New(), 0)
+			ada, bob := joinHub(h), joinHub(h)
+			var said []string
+			for i := range 100 {
+				said = append(said, fmt.Sprint(i, strings.Repeat(".", i*20)))
+				h.broadcast <- message{ada, protocol.ClientMessage{Text: said[i]}}
+			}
+			go offer(h, h.unregister, leave{ada, goodbye})
+			synctest.Wait()
+			if i%2 == 0 {
+				stop()
+			} else {
+				time.AfterFunc(time.Second, stop)
+			}
+			h.run(ctx)
+			for _, c := range []*Client{ada, bob} {
+				if queued(t, c) != strings.Join(said, "\n") {
+					t.Error("one has not heard it all")
+				}
+			}
+		})
+	}
+}
+
+// Those who do not take what they are given hold up the next batch for gatherWait and
+// no longer, whatever the last one was made for.
+func TestGatherWait(t *testing.T) {
+	for range 20 { // the hub may look at the message first, or at the departure
+		synctest.Test(t, func(t *testing.T) {
+			ctx, stop := context.WithCancel(t.Context())
+			h := newHub(ratelog.New(), metrics.New(), 0)
+			ada, bob := joinHub(h), joinHub(h)
+			joinHub(h)
+			h.broadcast <- message{ada, protocol.ClientMessage{Text: "farewell"}}
+			go offer(h, h.unregister, leave{ada, goodbye})
+			synctest.Wait()
+			go h.run(ctx)
+			synctest.Wait()
+			h.broadcast <- message{bob, protocol.ClientMessage{Text: "and now?"}}
+			synctest.Wait()
+			if len(h.broadcast) != 1 {
+				t.Error("the hub did not wait")
+			}
+			time.Sleep(maxHold)
+			synctest.Wait()
+			if len(h.broadcast) != 0 {
+				t.Error("the hub is still waiting")
+			}
+			stop()
+			<-h.stopped
+		})
+	}
+}
+
+// What waits for one found too slow stays as it is, whatever its writePump takes
+// meanwhile: there must not be a gap in what it hears before it is told.
+func TestTooSlowHasNoGap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		h := newHub(ratelog.New(), metrics.New(), 0)
+		slow, ada := joinHub(h), joinHub(h)
+		go h.run(ctx)
+		var said []string
+		for i := range queueSize + 1 {
+			h.broadcast <- message{ada, protocol.ClientMessage{Text: fmt.Sprint(i)}}
+			synctest.Wait()
+			(<-ada.send).markWritten()
+			synctest.Wait()
+			said = append(said, fmt.Sprint(i))
+		}
+		if got := queued(t, slow); slow.reason != slowConsumer || got != strings.Join(said[:queueSize], "\n") {
+			t.Errorf("%v, and what waits is %.100q", slow.reason, got)
+		}
+		stop()
+		<-h.stopped
+	})
+}
+
+// When most have taken a batch, the hub waits a third of that time more, and what is said
+// until then is one batch.
+func TestRestAfterABatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		h := newHub(ratelog.New(), metrics.New(), 0)
+		ada, bob := joinHub(h), joinHub(h)
+		go h.run(ctx)
+		h.broadcast <- message{ada, protocol.ClientMessage{Text: "who is here?"}}
+		synctest.Wait()
+		time.Sleep(6 * time.Millisecond)
+		(<-ada.send).markWritten()
+		synctest.Wait()
+		time.Sleep(time.Millisecond)
+		h.broadcast <- message{ada, protocol.ClientMessage{Text: "I am"}}
+		synctest.Wait()
+		if len(h.broadcast) != 1 {
+			t.Error("the hub did not rest")
+		}
+		time.Sleep(time.Millisecond / 2)
+		h.broadcast <- message{bob, protocol.ClientMessage{Text: "and I"}}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if len(h.broadcast) != 0 {
+			t.Error("the hub is still resting")
+		}
+		<-bob.send // the question
+		if answers := string((<-bob.send).payloads[protocol.Classic].text); answers != "I am\nand I" {
+			t.Errorf("the next batch is %q", answers)
+		}
+		stop()
+		<-h.stopped
+	})
+}
+
+// The hub's inner loop: one line to a thousand people on each wire, whose queues are
+// emptied as fast as they fill.
+func BenchmarkBroadcast(b *testing.B) {
+	for w, name := range []string{protocol.Classic: "classic", protocol.ChatV1: "chat.v1"} {
+		b.Run(name, func(b *testing.B) {
+			h := newHub(ratelog.New(), metrics.New(), 0)
+			members := make([]*Client, 1000)
+			for i := range members {
+				members[i] = &Client{hub: h, protocol: protocol.Protocol(w), userID: fmt.Sprint(i), send: make(chan *batch, queueSize)}
+				h.join(members[i])
+				members[i].send = make(chan *batch, queueSize) // without the greeting
+			}
+			line := message{members[0], protocol.ClientMessage{Text: strings.Repeat("x", 64)}}
+			b.ReportAllocs()
+			for b.Loop() {
+				h.deliver(line)
+				h.flush()
+				for _, c := range members {
+					<-c.send
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(members)), "ns/delivery")
+		})
+	}
+}
+
+// One whose queue is full is dropped in the same turn in which it repeats itself.
+func TestRepeatOfOneTooSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		h := newHub(ratelog.New(), metrics.New(), 0)
+		slow := &Client{hub: h, protocol: protocol.ChatV1, userID: "slow", send: make(chan *batch, 1), done: make(chan struct{})}
+		h.join(slow) // its queue is full: it has not taken the hello
+		other := joinHub(h)
+		h.broadcast <- message{slow, protocol.ClientMessage{Text: "hello", ClientMsgID: "r"}}
+		h.broadcast <- message{slow, protocol.ClientMessage{Text: "hello", ClientMsgID: "r"}}
+		time.AfterFunc(time.Second, stop)
+		h.run(ctx)
+		if b := <-other.send; string(b.payloads[protocol.Classic].text) != "hello" || <-other.send != nil {
+			t.Errorf("the other has heard %q, or something more", b.payloads[protocol.Classic].text)
+		}
+		if slow.reason != slowConsumer {
+			t.Errorf("it ended with %v", slow.reason)
+		}
+	})
 }

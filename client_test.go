@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"runtime"
 	"strings"
 	"testing"
@@ -156,55 +154,6 @@ func TestSlowTalker(t *testing.T) {
 	})
 }
 
-// One who listens over a slow line, all the time, is alive, though a ping must wait
-// behind what is on its way.
-func TestSlowListenerIsAlive(t *testing.T) {
-	for _, rate := range []int{10_000, 20_000, 50_000} {
-		synctest.Test(t, func(t *testing.T) {
-			log := captureLog(t)
-			chat := startChat(t, unlimited)
-			ada := chat.join("")
-			chat.upgrade().readSlowly(rate)
-			time.Sleep(pingPeriod - 4*time.Second)
-			for range 12 * rate / protocol.MaxText { // twelve seconds' worth
-				ada.say(strings.Repeat("x", protocol.MaxText))
-				synctest.Wait()
-			}
-			time.Sleep(pongWait)
-			chat.wantClients(2)
-			wantLogged(t, log, 0, "disconnected")
-		})
-	}
-}
-
-// One on a very slow line is behind by frames so long that no two fit into one. They go
-// out in one write, which has as long for each as for one. A ping meanwhile is answered,
-// if late.
-func TestSlowLineFallsBehind(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const lines, rate = 6, 1000
-		chat := startChat(t, unlimited)
-		chat.network.Window = 16 << 10
-		ada := chat.join("")
-		conn := chat.upgradeTo("", protocol.ChatV1)
-		slow := conn.readSlowly(rate)
-		for range lines {
-			ada.say(strings.Repeat(`"`, protocol.MaxText)) // two bytes each on chat.v1
-			synctest.Wait()
-		}
-		time.Sleep(12 * time.Second) // now three are under way, for 25 s
-		conn.send(wstest.Masked(wstest.Fin|wstest.Ping, "there?"))
-		time.Sleep(lines * 2 * protocol.MaxText / rate * time.Second)
-		chat.wantClients(2)
-		if heard := slow.count(`"type":"message"`); heard != lines {
-			t.Errorf("heard %d lines, want %d", heard, lines)
-		}
-		if slow.count("there?") != 1 {
-			t.Error("no pong")
-		}
-	})
-}
-
 // One pings all the time and never reads a pong: it fills its own line and is let go.
 // Meanwhile the others hear each other at once.
 func TestPingFlood(t *testing.T) {
@@ -228,39 +177,6 @@ func TestPingFlood(t *testing.T) {
 				}
 				if rate == 0 {
 					chat.wantClients(2)
-				}
-			})
-		})
-	}
-}
-
-// A pong waits for its turn as long as a message does: one whose line is full when it
-// pings is not cut before writeWait, and goes on if it reads again in time.
-func TestSlowReaderPings(t *testing.T) {
-	for _, full := range []struct {
-		by     string
-		length int
-	}{
-		{"a message under way", protocol.MaxText},
-		{"a message just written", 1<<10 - 4},
-	} {
-		t.Run(full.by, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t)
-				ada := chat.join("")
-				chat.network.Window = 1 << 10
-				slow := chat.upgrade()
-				line := strings.Repeat("x", full.length)
-				ada.say(line)
-				ada.want(line)
-				slow.send(wstest.Masked(wstest.Fin|wstest.Ping, "there?"))
-				time.Sleep(writeWait - time.Second)
-				chat.wantClients(2)
-				if _, payload, err := slow.next(); payload != line {
-					t.Errorf("heard %.10q, %v", payload, err)
-				}
-				if first, payload, err := slow.next(); first != wstest.Fin|wstest.Pong || payload != "there?" {
-					t.Errorf("%#x %.10q, %v instead of the pong", first, payload, err)
 				}
 			})
 		})
@@ -359,22 +275,6 @@ func TestHalfClosed(t *testing.T) {
 		half := chat.upgrade()
 		half.Conn.(*wstest.Conn).CloseWrite()
 		half.wantClosed(1000)
-	})
-}
-
-// One joins in the moment in which the hub stops: it is told, too.
-func TestJoinsAsTheHubStops(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		late := &chat{t: t, server: newServer(nil, 0, 10), network: wstest.NewNetwork()}
-		ctx, stop := context.WithCancel(t.Context())
-		late.rooms = newRooms(ctx, late.log, late.counters)
-		stop()
-		late.rooms.running.Wait()
-		web := &http.Server{Handler: http.HandlerFunc(late.handleWs)}
-		go web.Serve(late.network)
-		defer web.Close()
-		late.upgrade().wantClosed(1001)
-		late.wantClients(0)
 	})
 }
 

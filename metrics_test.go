@@ -1,9 +1,7 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"slices"
@@ -163,74 +161,5 @@ func TestReasonsAreCounted(t *testing.T) {
 	slices.Sort(seen)
 	if slices.Sort(all); !slices.Equal(seen, all) {
 		t.Errorf("tried %q of %q", seen, all)
-	}
-}
-
-// The counters have a listener of their own, and that has nothing else.
-func TestMetricsArePrivate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, stop := context.WithCancel(t.Context())
-		public, private := wstest.NewNetwork(), wstest.NewNetwork()
-		stopped := make(chan error)
-		s := newServer(nil, 0, 10)
-		go func() { stopped <- s.serve(ctx, public, private) }()
-		for _, request := range []struct {
-			network *wstest.Network
-			path    string
-			status  int
-		}{
-			{public, "/metrics", 404},
-			{public, "/healthz", 200},
-			{private, "/metrics", 200},
-			{private, "/ws", 404},
-			{private, "/", 404},
-		} {
-			there := &chat{t: t, network: request.network}
-			resp, _ := there.ask("GET " + request.path + " HTTP/1.1\r\nHost: chat.test\r\n\r\n")
-			if resp.StatusCode != request.status {
-				t.Errorf("%s: %s, want %d", request.path, resp.Status, request.status)
-			}
-		}
-		stop()
-		if err := <-stopped; err != nil {
-			t.Error(err)
-		}
-		if public.Open()+private.Open() != 0 {
-			t.Error("connections are left")
-		}
-	})
-}
-
-func TestHealth(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t)
-		resp, body := chat.ask("GET /healthz HTTP/1.1\r\nHost: chat.test\r\n\r\n")
-		if resp.StatusCode != http.StatusOK || body != "ok" || resp.Header.Get("Cache-Control") != "no-store" {
-			t.Errorf("%s %q", resp.Status, body)
-		}
-	})
-}
-
-// Behind a proxy on this machine the log tells for whom that asks; from anywhere else,
-// anyone might have written it.
-func TestPeerOf(t *testing.T) {
-	for _, request := range []struct {
-		peer      string
-		forwarded []string
-		want      string
-	}{
-		{"127.0.0.1:5", nil, "127.0.0.1:5"},
-		{"127.0.0.1:5", []string{"203.0.113.9"}, `127.0.0.1:5 for "203.0.113.9"`},
-		{"[::1]:5", []string{"198.51.100.1, 203.0.113.9"}, `[::1]:5 for "203.0.113.9"`},
-		{"[::ffff:127.0.0.1]:5", []string{"198.51.100.1", "2001:db8::9"}, `[::ffff:127.0.0.1]:5 for "2001:db8::9"`},
-		{"127.0.0.1:5", []string{"\x1b[31mred\n"}, `127.0.0.1:5 for "\x1b[31mred"`},
-		{"127.0.0.1:5", []string{strings.Repeat("9", 5000)}, `127.0.0.1:5 for "` + strings.Repeat("9", 60) + `"`},
-		{"203.0.113.7:5", []string{"127.0.0.1"}, "203.0.113.7:5"},
-		{"pipe", []string{"127.0.0.1"}, "pipe"},
-	} {
-		r := &http.Request{RemoteAddr: request.peer, Header: http.Header{"X-Forwarded-For": request.forwarded}}
-		if got := peerOf(r); got != request.want {
-			t.Errorf("%v: %s", request, got)
-		}
 	}
 }

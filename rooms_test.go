@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"net/http"
 	"runtime"
 	"slices"
 	"strings"
@@ -39,16 +38,6 @@ func TestRoomsAreApart(t *testing.T) {
 		ada.want()
 		bob.want()
 		chat.joinV1("room=team").want("in here")
-	})
-}
-
-func TestRefusedRoomName(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t)
-		resp, body := chat.ask(strings.Replace(handshake, "/ws", "/ws?room=a%2Fb", 1))
-		if resp.StatusCode != http.StatusBadRequest || !strings.Contains(body, "letters") {
-			t.Errorf("%s %q", resp.Status, body)
-		}
 	})
 }
 
@@ -168,22 +157,6 @@ func TestPlainGetMakesNoRoom(t *testing.T) {
 			t.Errorf("%s", resp.Status)
 		}
 		chat.wantRooms(1)
-	})
-}
-
-// Everyone is told of a stop, in every room.
-func TestStopInRooms(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t)
-		people := []*person{chat.join("")}
-		for i := range 20 {
-			people = append(people, chat.join(fmt.Sprint("room=room", i)))
-		}
-		chat.stop()
-		chat.wantStopped()
-		for _, p := range people {
-			p.wantClosed(1001, "the server is stopping")
-		}
 	})
 }
 

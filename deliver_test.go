@@ -1,0 +1,234 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"chat/internal/history"
+	"chat/internal/protocol"
+	"chat/internal/wstest"
+)
+
+// One reads slowly: what waits for it comes in shared frames, of a size that all clients take.
+func TestWaitingBatchesShareFrames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada := chat.join("")
+		chat.network.Window = 1 << 10
+		slow := chat.upgrade()
+		var said []string
+		for i := range 60 {
+			line := fmt.Sprint(i, strings.Repeat(".", i*protocol.MaxText/60))
+			ada.say(line)
+			ada.want(line) // a batch of its own
+			said = append(said, line)
+		}
+		var heard []string
+		for frames := 0; len(heard) < len(said); frames++ {
+			_, payload, err := slow.next() // which fails for a frame above protocol.MaxFrame
+			if err != nil {
+				t.Fatal(err)
+			}
+			heard = append(heard, strings.Split(payload, "\n")...)
+			if frames > 20 {
+				t.Fatal("hardly anything shares a frame")
+			}
+		}
+		if !slices.Equal(heard, said) {
+			t.Error("heard something else")
+		}
+	})
+}
+
+// One stops reading and the room is quiet: it is dropped when it has not taken what
+// was being written to it for writeWait, and there is no way to tell it why.
+func TestWriteLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := captureLog(t)
+		chat := startChat(t)
+		ada := chat.join("")
+		chat.network.Window = 1 << 10
+		stuck := chat.upgrade()
+		ada.say(strings.Repeat("long", protocol.MaxText/4))
+		time.Sleep(writeWait - time.Second)
+		chat.wantClients(2)
+		time.Sleep(2 * time.Second)
+		chat.wantClients(1)
+		wantLogged(t, log, 1, "192.0.2.2:1234 disconnected: did not take a frame within 10s")
+		stuck.wantGone(time.Second)
+		ada.wantHere()
+	})
+}
+
+// One stops reading while more waits for it than goes into one write: it has writeWait for
+// each frame of that write.
+func TestWriteLimitOfABacklog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t, unlimited)
+		ada := chat.join("")
+		chat.network.Window = 1 << 10
+		stuck := chat.upgradeTo("", protocol.ChatV1)
+		for range 20 {
+			ada.say(strings.Repeat(`"`, protocol.MaxText)) // on chat.v1 so long that no two fit into a frame
+			synctest.Wait()
+		}
+		for range 2 { // the hello, and the first line, which went out alone
+			stuck.next()
+		}
+		time.Sleep((1+maxHeld)*writeWait - time.Second)
+		chat.wantClients(2)
+		time.Sleep(2 * time.Second)
+		chat.wantClients(1)
+	})
+}
+
+// One who listens over a slow line, all the time, is alive, though a ping must wait
+// behind what is on its way.
+func TestSlowListenerIsAlive(t *testing.T) {
+	for _, rate := range []int{10_000, 20_000, 50_000} {
+		synctest.Test(t, func(t *testing.T) {
+			log := captureLog(t)
+			chat := startChat(t, unlimited)
+			ada := chat.join("")
+			chat.upgrade().readSlowly(rate)
+			time.Sleep(pingPeriod - 4*time.Second)
+			for range 12 * rate / protocol.MaxText { // twelve seconds' worth
+				ada.say(strings.Repeat("x", protocol.MaxText))
+				synctest.Wait()
+			}
+			time.Sleep(pongWait)
+			chat.wantClients(2)
+			wantLogged(t, log, 0, "disconnected")
+		})
+	}
+}
+
+// One on a very slow line is behind by frames so long that no two fit into one. They go
+// out in one write, which has as long for each as for one. A ping meanwhile is answered,
+// if late.
+func TestSlowLineFallsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const lines, rate = 6, 1000
+		chat := startChat(t, unlimited)
+		chat.network.Window = 16 << 10
+		ada := chat.join("")
+		conn := chat.upgradeTo("", protocol.ChatV1)
+		slow := conn.readSlowly(rate)
+		for range lines {
+			ada.say(strings.Repeat(`"`, protocol.MaxText)) // two bytes each on chat.v1
+			synctest.Wait()
+		}
+		time.Sleep(12 * time.Second) // now three are under way, for 25 s
+		conn.send(wstest.Masked(wstest.Fin|wstest.Ping, "there?"))
+		time.Sleep(lines * 2 * protocol.MaxText / rate * time.Second)
+		chat.wantClients(2)
+		if heard := slow.count(`"type":"message"`); heard != lines {
+			t.Errorf("heard %d lines, want %d", heard, lines)
+		}
+		if slow.count("there?") != 1 {
+			t.Error("no pong")
+		}
+	})
+}
+
+// A pong waits for its turn as long as a message does: one whose line is full when it
+// pings is not cut before writeWait, and goes on if it reads again in time.
+func TestSlowReaderPings(t *testing.T) {
+	for _, full := range []struct {
+		by     string
+		length int
+	}{
+		{"a message under way", protocol.MaxText},
+		{"a message just written", 1<<10 - 4},
+	} {
+		t.Run(full.by, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				chat := startChat(t)
+				ada := chat.join("")
+				chat.network.Window = 1 << 10
+				slow := chat.upgrade()
+				line := strings.Repeat("x", full.length)
+				ada.say(line)
+				ada.want(line)
+				slow.send(wstest.Masked(wstest.Fin|wstest.Ping, "there?"))
+				time.Sleep(writeWait - time.Second)
+				chat.wantClients(2)
+				if _, payload, err := slow.next(); payload != line {
+					t.Errorf("heard %.10q, %v", payload, err)
+				}
+				if first, payload, err := slow.next(); first != wstest.Fin|wstest.Pong || payload != "there?" {
+					t.Errorf("%#x %.10q, %v instead of the pong", first, payload, err)
+				}
+			})
+		})
+	}
+}
+
+// Answers to repeats are what is kept, not copies of it: those who do not read them
+// cost their queues.
+func TestRepeatsAreNotCopied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		chat.network.Window = 1 << 10
+		tabs := make([]*raw, 100)
+		for i := range tabs {
+			tabs[i] = chat.upgradeTo("key=k", protocol.ChatV1)
+		}
+		tabs[0].send(wstest.Masked(wstest.Fin|wstest.Text, `{"text":"`+strings.Repeat(`"`, protocol.MaxText)+`","ref":"r"}`))
+		synctest.Wait()
+		runtime.GC()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for _, tab := range tabs {
+			tab.send(strings.Repeat(wstest.Masked(wstest.Fin|wstest.Text, `{"text":"x","ref":"r"}`), 90))
+			synctest.Wait()
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / int64(len(tabs)); each > 90*protocol.MaxText/4 {
+			t.Errorf("the answers to one cost %d bytes", each)
+		}
+	})
+}
+
+// Many who come back at once and do not read are handed what they have missed by
+// reference: they cost their queues, and the room goes on.
+func TestManyComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t, unlimited)
+		ada := chat.joinV1("")
+		begin := ada.hello().ID
+		for range 40 {
+			ada.say(strings.Repeat("long", protocol.MaxText/4), "")
+			synctest.Wait()
+		}
+		ada.take("")
+		chat.network.Window = 4 << 10
+		request := wstest.Handshake("chat.test", fmt.Sprint("/ws?after=", begin), "chat.v1")
+		const many = 500
+		runtime.GC()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range many {
+			chat.dial().send(request)
+		}
+		synctest.Wait()
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		// Of what they cost here, the most is their ends of the in-memory network, and the frame
+		// that each is writing; 128 KiB is what is kept.
+		if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / many; each > history.MaxBytes/2 {
+			t.Errorf("each costs %d bytes", each)
+		}
+		ada.say("does it go on?", "")
+		ada.want("does it go on?")
+		chat.wantClients(1 + many)
+		time.Sleep(writeWait + time.Second)
+		chat.wantClients(1)
+	})
+}

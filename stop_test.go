@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"chat/internal/protocol"
+	"chat/internal/wstest"
+)
+
+// A stop while twenty people talk: all have heard the same when they are told.
+func TestStopWhileTalking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t, unlimited)
+		people := make([]*person, 20)
+		for i := range people {
+			people[i] = chat.join("")
+		}
+		for i, p := range people {
+			go func() {
+				for n := 0; ; n++ {
+					if p.conn.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, "%d says %d", i, n)) != nil {
+						return
+					}
+					time.Sleep(time.Duration(i+1) * time.Millisecond)
+				}
+			}()
+		}
+		time.Sleep(100 * time.Millisecond)
+		chat.stop()
+		chat.wantStopped()
+		lines := people[0].texts()
+		if len(lines) < 200 {
+			t.Errorf("only %d lines arrived", len(lines))
+		}
+		for _, p := range people {
+			p.wantClosed(1001, "the server is stopping")
+		}
+		for _, p := range people[1:] {
+			p.want(lines...)
+		}
+	})
+}
+
+// A stop does not wait for those who will never answer: in this room there are one that
+// has not said anything yet, one half-way through its request, one that does not
+// read, one whose line is dead, and one that is held to its rate.
+func TestStopAmongTheDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada, bob := chat.join(""), chat.join("")
+		chat.dial()
+		chat.dial().send("GET / HTT")
+		chat.network.Window = 1 << 10
+		chat.upgrade()
+		ada.say(strings.Repeat("long", protocol.MaxText/4))
+		bob.freeze()
+		for range 200 {
+			ada.say("hurry")
+		}
+		synctest.Wait()
+		chat.stop()
+		chat.wantStopped()
+		ada.wantClosed(1001, "the server is stopping")
+	})
+}
+
+// A stop does not wait for a handshake's answer to be taken.
+func TestStopDuringHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		chat.network.Window = 64
+		chat.dial().send(handshake)
+		synctest.Wait()
+		chat.stop()
+		chat.wantStopped()
+	})
+}
+
+// At a stop each line gets what is queued for it, as fast as it takes it.
+func TestStopWithASlowLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t, unlimited)
+		ada := chat.join("")
+		slow := chat.upgrade().readSlowly(100_000)
+		for i := range 80 {
+			ada.say(fmt.Sprint("n", i, ";", strings.Repeat("x", 4000)))
+			synctest.Wait()
+		}
+		chat.stop()
+		chat.wantStopped()
+		time.Sleep(time.Second)
+		for i := range 80 {
+			if slow.count(fmt.Sprint("n", i, ";")) != 1 {
+				t.Errorf("line %d is missing", i)
+			}
+		}
+		if slow.count("the server is stopping") != 1 {
+			t.Error("it was not told")
+		}
+	})
+}
+
+// A log that stands still, as in a terminal in which somebody selects text, holds up
+// nobody.
+func TestLogStandsStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		log.SetOutput(writerFunc(func(p []byte) (int, error) { <-release; return len(p), nil }))
+		defer log.SetOutput(io.Discard)
+		chat := startChat(t)
+		ada, bob := chat.join(""), chat.join("")
+		for range 10 {
+			chat.upgrade().send(wstest.Masked(wstest.Fin|wstest.Binary, ""))
+		}
+		ada.say("hello")
+		bob.want("hello")
+		time.Sleep(closeWait)
+		chat.wantClients(2)
+		close(release)
+	})
+}
+
+// A stop takes no time when everyone hangs up, even for one that is made to wait before
+// it may say more.
+func TestStopIsQuick(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t, func(s *server) { s.rate = 0.1 })
+		chat.join("")
+		paced := chat.join("")
+		for range 3 {
+			paced.say("hurry")
+		}
+		synctest.Wait()
+		begin := time.Now()
+		chat.stop()
+		chat.wantStopped()
+		if took := time.Since(begin); took > 100*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// One joins in the moment in which the hub stops: it is told, too.
+func TestJoinsAsTheHubStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		late := &chat{t: t, server: newServer(nil, 0, 10), network: wstest.NewNetwork()}
+		ctx, stop := context.WithCancel(t.Context())
+		late.rooms = newRooms(ctx, late.log, late.counters)
+		stop()
+		late.rooms.running.Wait()
+		web := &http.Server{Handler: http.HandlerFunc(late.handleWs)}
+		go web.Serve(late.network)
+		defer web.Close()
+		late.upgrade().wantClosed(1001)
+		late.wantClients(0)
+	})
+}
+
+// Everyone is told of a stop, in every room.
+func TestStopInRooms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		people := []*person{chat.join("")}
+		for i := range 20 {
+			people = append(people, chat.join(fmt.Sprint("room=room", i)))
+		}
+		chat.stop()
+		chat.wantStopped()
+		for _, p := range people {
+			p.wantClosed(1001, "the server is stopping")
+		}
+	})
+}
