@@ -111,6 +111,7 @@ var ways = []struct {
 		time.Sleep(closeWait)
 	}},
 	{"refusals", "room_name", func(c *chat) { c.ask(strings.Replace(handshake, "/ws", "/ws?room=a/b", 1)) }},
+	{"refusals", "bad_query", func(c *chat) { c.ask(strings.Replace(handshake, "/ws", "/ws?room=%zz", 1)) }},
 	{"refusals", "not_websocket", func(c *chat) { c.ask(plainGet) }},
 	{"refusals", "bad_handshake", func(c *chat) { c.ask(badKey) }},
 	{"refusals", "origin", func(c *chat) {

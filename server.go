@@ -143,7 +143,7 @@ func (s *server) allows(r *http.Request) bool {
 		return true
 	}
 	u, err := url.Parse(origins[0])
-	if err != nil || len(origins) > 1 || u.Host == "" {
+	if err != nil || len(origins) > 1 || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return false
 	}
 	same := strings.EqualFold(u.Host, r.Host)
@@ -226,7 +226,12 @@ func (s *server) serveMetrics(w http.ResponseWriter, _ *http.Request) {
 // of the protocol: a plain GET of the same URL, which gets as far as 426, tells a page why it
 // was refused.
 func (s *server) handleWs(w http.ResponseWriter, r *http.Request) {
-	query := r.URL.Query()
+	query, err := url.ParseQuery(r.URL.RawQuery) // r.URL.Query() would leave out what it cannot read
+	if err != nil {
+		s.counters.Refusals[protocol.BadQuery].Add(1)
+		http.Error(w, "The query of this address cannot be read.", http.StatusBadRequest)
+		return
+	}
 	room, ok := protocol.RoomName(query.Get("room"))
 	if !ok {
 		s.counters.Refusals[protocol.BadRoomName].Add(1)
@@ -298,6 +303,9 @@ func (s *server) refuseHandshake(w http.ResponseWriter, r *http.Request, status 
 		s.log.Printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peerOf(r), origin)
 	} else {
 		s.counters.Refusals[protocol.BadHandshake].Add(1)
+	}
+	if status == http.StatusMethodNotAllowed { // a HEAD that asks for an upgrade
+		w.Header().Set("Allow", http.MethodGet)
 	}
 	w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455, section 4.4
 	http.Error(w, sentence, status)

@@ -10,12 +10,25 @@ import (
 // become spaces, so that one message is one line, and the ends are trimmed. It returns
 // "" for a blank text. The text must be valid UTF-8.
 func CleanText(text string) string {
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
+	text = strings.TrimSpace(strings.Map(func(r rune) rune {
 		if unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) {
 			return ' '
 		}
 		return r
 	}, text))
+	if isBlank(text) {
+		return ""
+	}
+	return text
+}
+
+// isBlank reports whether a text shows nothing: it has only spaces, default-ignorable
+// code points (Unicode, section 5.21) and the pattern of Braille without a dot.
+func isBlank(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool {
+		return r != '\u2800' && !unicode.In(r, unicode.Z, unicode.Cc, unicode.Cf,
+			unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+	})
 }
 
 // CleanName returns a name that fits on a line and cannot rearrange it: without
@@ -36,7 +49,11 @@ func CleanName(name string) string {
 	if utf8.RuneCountInString(name) > MaxName {
 		name = string([]rune(name)[:MaxName])
 	}
-	return strings.Trim(name, " \u200c\u200d") // a joiner at an end joins nothing, and alone is no name
+	name = strings.Trim(name, " \u200c\u200d") // a joiner at an end joins nothing
+	if isBlank(name) {
+		return ""
+	}
+	return name
 }
 
 // RoomName returns the name of the room that a client asks for, in lower case, and

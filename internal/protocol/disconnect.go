@@ -55,6 +55,7 @@ const (
 	BadHandshake                // an upgrade that breaks RFC 6455
 	NotWebSocket                // no upgrade was asked for
 	BadOrigin                   // a page that may not join
+	BadQuery                    // a query that cannot be read
 	BadRoomName                 // no room can have this name
 	TooManyRooms                // as many rooms as allowed, all of them in use
 	NumRefusals                 // how many refusals there are
@@ -67,6 +68,7 @@ func (r Refusal) String() string {
 		BadHandshake: "bad_handshake",
 		NotWebSocket: "not_websocket",
 		BadOrigin:    "origin",
+		BadQuery:     "bad_query",
 		BadRoomName:  "room_name",
 		TooManyRooms: "too_many_rooms",
 	}[r]

@@ -19,6 +19,10 @@ func TestCleanText(t *testing.T) {
 		"line\u2028paragraph\u2029":     "line paragraph",
 		"\u3000ideographic space\u3000": "ideographic space",
 		"\x00\x01":                      "",
+		"\u200b":                        "",
+		"\u3164 \u2800\ufe0f\u00ad":     "",
+		"\u2800x":                       "\u2800x",
+		"\u200d👍\ufe0f":                 "\u200d👍\ufe0f",
 		"👩‍👩‍👧 café שלום":               "👩‍👩‍👧 café שלום", // joiners and marks are no controls
 		"<b>&amp;\"'":                   "<b>&amp;\"'",
 		"\ufffd":                        "\ufffd", // what somebody else has replaced
@@ -40,6 +44,7 @@ func TestCleanName(t *testing.T) {
 		"Ada\ue000":               "Ada",
 		"می\u200cخواهم":           "می\u200cخواهم",
 		"\u200d \u200c":           "",
+		"\u3164":                  "",
 		"\xff\xfeAda":             "Ada",
 		strings.Repeat("😀", 40):   strings.Repeat("😀", 32),
 		strings.Repeat("😀", 32):   strings.Repeat("😀", 32),
