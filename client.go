@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -24,9 +23,15 @@ const (
 	// tickPeriod, and so may notice up to that later.
 	writeWait = 10 * time.Second
 
-	// pongWait is how long a peer may be silent, and how long a message may take from its
-	// first frame to its last.
+	// pongWait is how long a peer may be silent, and how long a message may take to come.
 	pongWait = 60 * time.Second
+
+	// smallMessage is the length in bytes up to which a message may take pongWait to come.
+	smallMessage = 4 << 10
+
+	// largeMessageWait is how long a message may take once it is longer than that: it takes
+	// up memory.
+	largeMessageWait = 10 * time.Second
 
 	// pingPeriod is how often peers are pinged. The rest of pongWait is for the ping to
 	// wait behind what is on its way to a slow reader, and for the answer.
@@ -196,7 +201,6 @@ func (c *Client) readMessages() error {
 		if messageType != websocket.TextMessage {
 			return protocol.UnsupportedData
 		}
-		c.conn.SetReadDeadline(time.Now().Add(pongWait)) // for all of it
 		c.partial = true
 		m, err := c.readMessage(r)
 		if err != nil {
@@ -225,22 +229,41 @@ func (c *Client) control() error {
 	return nil
 }
 
-// readBuffers holds *bytes.Buffer, for readMessage.
-var readBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+// readBuffers holds *[]byte, for readMessage.
+var readBuffers = sync.Pool{New: func() any { buf := make([]byte, 0, 512); return &buf }}
 
 // readMessage reads a message to its end. However long its frames say it is, no more is
-// allocated than has come.
+// allocated than twice what has come, and never more than the longest message.
 func (c *Client) readMessage(r io.Reader) (protocol.ClientMessage, error) {
-	buf := readBuffers.Get().(*bytes.Buffer)
-	defer readBuffers.Put(buf)
-	buf.Reset()
-	if _, err := buf.ReadFrom(io.LimitReader(r, int64(c.protocol.ReadLimit())+1)); err != nil {
-		if isTimeout(err) {
-			err = messageTimeout
+	pooled := readBuffers.Get().(*[]byte)
+	defer readBuffers.Put(pooled)
+	buf := (*pooled)[:0]
+	most := c.protocol.ReadLimit() + 1 // one byte more shows that a message is too long
+	deadline := time.Now().Add(pongWait)
+	c.conn.SetReadDeadline(deadline)
+	for len(buf) < most {
+		if len(buf) == cap(buf) {
+			buf = append(make([]byte, 0, min(2*cap(buf), most)), buf...)
+			*pooled = buf
 		}
-		return protocol.ClientMessage{}, err
+		n, err := r.Read(buf[len(buf):min(cap(buf), most)])
+		if err == io.EOF {
+			break
+		}
+		if isTimeout(err) {
+			return protocol.ClientMessage{}, messageTimeout
+		}
+		if err != nil {
+			return protocol.ClientMessage{}, err
+		}
+		if before := len(buf); before <= smallMessage && before+n > smallMessage {
+			if soon := time.Now().Add(largeMessageWait); soon.Before(deadline) {
+				c.conn.SetReadDeadline(soon)
+			}
+		}
+		buf = buf[:len(buf)+n]
 	}
-	return c.protocol.Decode(buf.Bytes())
+	return c.protocol.Decode(buf)
 }
 
 // disconnectFor returns how to end a connection from which reading returned err.

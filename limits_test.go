@@ -1,11 +1,15 @@
 package main
 
 import (
+	"io"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"chat/internal/protocol"
 	"chat/internal/wstest"
 )
 
@@ -46,4 +50,74 @@ func TestOriginScheme(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A message that is begun and not finished costs little more than what was sent of it,
+// and if it is long, not for long.
+func TestHalfAMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		clients := make([]*raw, 200)
+		for i := range clients {
+			clients[i] = chat.upgradeTo("", protocol.ChatV1)
+		}
+		const sent = protocol.MaxClientFrame - 1024
+		growth := heapGrowth(func() {
+			for _, c := range clients {
+				c.send(wstest.Lying(wstest.Fin|wstest.Text, protocol.MaxClientFrame, ""))
+				for range sent / 1024 { // in parts, so that the network in memory takes up little
+					c.send(strings.Repeat("x", 1024))
+					synctest.Wait()
+				}
+			}
+		})
+		if each := growth / len(clients); each > protocol.MaxClientFrame*5/4 {
+			t.Errorf("%d bytes sent cost %d", sent, each)
+		}
+		begin := time.Now()
+		time.Sleep(largeMessageWait - time.Second)
+		chat.wantClients(len(clients))
+		for _, c := range clients {
+			c.wantClosed(1001)
+		}
+		if took := time.Since(begin); took > largeMessageWait+time.Second {
+			t.Errorf("disconnected after %v", took)
+		}
+	})
+}
+
+// A long message that takes its time, but comes, is received.
+func TestLongMessageOnASlowLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada := chat.joinV1("")
+		slow := chat.upgradeTo("", protocol.ChatV1)
+		text := strings.Repeat("x", protocol.MaxText)
+		frame := wstest.Masked(wstest.Fin|wstest.Text, `{"text":"`+text+`","more":"`+strings.Repeat("y", 20<<10)+`"}`)
+		go func() {
+			for len(frame) > 0 { // 100 bytes a second, then 4 KiB
+				n := 4 << 10
+				if len(frame) > 22<<10 {
+					n = 100
+				}
+				n = min(n, len(frame))
+				io.WriteString(slow.Conn, frame[:n])
+				frame = frame[n:]
+				time.Sleep(time.Second)
+			}
+		}()
+		time.Sleep(pongWait - time.Second)
+		ada.want(text)
+	})
+}
+
+// heapGrowth returns by how many bytes the heap grows while f runs.
+func heapGrowth(f func()) int {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	return int(after.HeapAlloc) - int(before.HeapAlloc)
 }
