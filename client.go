@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	"chat/internal/cork"
 	"chat/internal/history"
+	"chat/internal/inbound"
 	"chat/internal/protocol"
 )
 
@@ -106,17 +108,18 @@ type Client struct {
 // identity the server has filled in. It calls release, once, when nothing of the connection
 // is left.
 func serveWs(c *Client, upgrader *websocket.Upgrader, w http.ResponseWriter, r *http.Request, release func()) {
-	line := &cork.OnHijack{ResponseWriter: w}
-	conn, err := upgrader.Upgrade(line, r, nil)
+	h := &hijacker{ResponseWriter: w}
+	conn, err := upgrader.Upgrade(h, r, nil)
 	if err != nil {
 		release() // the peer has its answer, or is gone
 		return
 	}
 	conn.SetCompressionLevel(0) // none was agreed on; so a prepared frame is framed once for all
-	c.conn, c.line = conn, line.Conn
+	c.conn, c.line = conn, h.line
 	if conn.Subprotocol() == protocol.Subprotocol {
 		c.protocol = protocol.ChatV1
 	}
+	h.inbound.Limit = c.protocol.ReadLimit()
 	c.send = make(chan *batch, queueSize)
 	c.done = make(chan struct{})
 	c.readDone = make(chan struct{})
@@ -130,6 +133,25 @@ func serveWs(c *Client, upgrader *websocket.Upgrader, w http.ResponseWriter, r *
 		c.hub.counters.Ended[c.protocol].Add(1)
 		release()
 	}()
+}
+
+// A hijacker is the answer to a request whose connection the library takes over. The
+// library then reads through inbound, and writes through line.
+type hijacker struct {
+	http.ResponseWriter
+	line    *cork.Conn
+	inbound *inbound.Conn
+}
+
+// Hijack takes the connection over from the HTTP server.
+func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	h.line = &cork.Conn{Conn: conn}
+	h.inbound = &inbound.Conn{Conn: h.line}
+	return h.inbound, buffered, nil
 }
 
 // startClose starts the end of the connection. It is called once: by the hub for a client

@@ -84,6 +84,7 @@ func (noPackages) Import(path string) (*types.Package, error) {
 var imports = map[string][]string{
 	"chat/internal/cork":     {},
 	"chat/internal/history":  {"chat/internal/protocol"},
+	"chat/internal/inbound":  {"chat/internal/protocol"},
 	"chat/internal/metrics":  {"chat/internal/protocol"},
 	"chat/internal/presence": {"chat/internal/protocol"},
 	"chat/internal/protocol": {},

@@ -121,3 +121,25 @@ func heapGrowth(f func()) int {
 	runtime.ReadMemStats(&after)
 	return int(after.HeapAlloc) - int(before.HeapAlloc)
 }
+
+// A header that promises too much is answered before any of it has come.
+func TestLyingLengthIsAnsweredAtOnce(t *testing.T) {
+	for _, header := range []string{
+		wstest.Lying(wstest.Fin|wstest.Text, protocol.MaxText+1, ""),
+		wstest.Lying(wstest.Fin|wstest.Text, 1<<40, ""),
+		wstest.Masked(wstest.Text, "x") + wstest.Lying(wstest.Fin|wstest.Continuation, protocol.MaxText, ""),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			chat := startChat(t)
+			log := captureLog(t)
+			liar := chat.upgrade()
+			begin := time.Now()
+			liar.send(header)
+			liar.wantClosed(1009)
+			if took := time.Since(begin); took != 0 {
+				t.Errorf("after %v", took)
+			}
+			wantLogged(t, log, 1, protocol.MessageTooBig.Reason)
+		})
+	}
+}

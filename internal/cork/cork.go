@@ -7,9 +7,7 @@
 package cork
 
 import (
-	"bufio"
 	"net"
-	"net/http"
 	"time"
 )
 
@@ -71,21 +69,4 @@ func (c *Conn) CloseWrite() error {
 		return conn.CloseWrite()
 	}
 	return nil
-}
-
-// OnHijack is the answer to a request whose connection becomes Conn when it is taken
-// over (hijacked).
-type OnHijack struct {
-	http.ResponseWriter
-	Conn *Conn // set by Hijack
-}
-
-// Hijack takes the connection over from the HTTP server.
-func (w *OnHijack) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	w.Conn = &Conn{Conn: conn}
-	return w.Conn, buffered, nil
 }

@@ -1,6 +1,7 @@
 package cork
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"net"
@@ -97,6 +98,18 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
+// hijacker corks the connection that the library takes over.
+type hijacker struct {
+	http.ResponseWriter
+	conn *Conn
+}
+
+func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	h.conn = &Conn{Conn: conn}
+	return h.conn, buffered, err
+}
+
 // The library writes each frame with one Write, as the package relies on: a prepared one
 // of any length, and one that is built in a write buffer of the longest payload's size.
 func TestOneWriteAFrame(t *testing.T) {
@@ -107,7 +120,7 @@ func TestOneWriteAFrame(t *testing.T) {
 	}
 	writes := make(chan int, 10)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		hijack := &OnHijack{ResponseWriter: w}
+		hijack := &hijacker{ResponseWriter: w}
 		upgrader := websocket.Upgrader{WriteBufferSize: longest}
 		conn, err := upgrader.Upgrade(hijack, r, nil)
 		if err != nil {
@@ -115,8 +128,8 @@ func TestOneWriteAFrame(t *testing.T) {
 			return
 		}
 		defer conn.Close()
-		out := &tape{Conn: hijack.Conn.Conn}
-		hijack.Conn.Conn = out
+		out := &tape{Conn: hijack.conn.Conn}
+		hijack.conn.Conn = out
 		count := func(write func() error) {
 			if err := write(); err != nil {
 				t.Error(err)
