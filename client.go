@@ -14,10 +14,12 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"chat/internal/budget"
 	"chat/internal/cork"
 	"chat/internal/history"
 	"chat/internal/inbound"
 	"chat/internal/protocol"
+	"chat/internal/socket"
 )
 
 const (
@@ -97,11 +99,12 @@ type Client struct {
 	writeDeadlineTick atomic.Int64
 
 	// owned by readPump
-	interval       time.Duration // between messages at the full rate; 0 for no limit
-	due            time.Time     // when the next message may come, burst aside
-	throttledSince time.Time     // zero when the client is not throttled
-	throttleLogged bool          // since then
-	partial        bool          // a message has begun and is not complete
+	interval       time.Duration  // between messages at the full rate; 0 for no limit
+	budget         *budget.Budget // of the peer's address
+	due            time.Time      // when the next message may come, burst aside
+	throttledSince time.Time      // zero when the client is not throttled
+	throttleLogged bool           // since then
+	partial        bool           // a message has begun and is not complete
 }
 
 // serveWs upgrades a request that the server admitted, and starts the pumps of c, whose
@@ -306,7 +309,7 @@ func disconnectFor(err error) protocol.Disconnect {
 		return protocol.MessageTooBig
 	case isTimeout(err):
 		return idleTimeout
-	case errors.As(err, &broken), errors.Is(err, io.EOF), errors.Is(err, errDisconnected):
+	case errors.As(err, &broken), errors.Is(err, io.EOF), errors.Is(err, errDisconnected), errors.Is(err, budget.ErrStopped), errors.Is(err, budget.ErrLeft):
 		return goodbye
 	}
 	// What is left is what the library calls a breach of the protocol, and has told the peer.
@@ -319,10 +322,11 @@ func isTimeout(err error) bool {
 	return errors.As(err, &broken) && broken.Timeout()
 }
 
-// throttle holds the client to its rate with a token bucket, whose size is burst: it pauses
-// readPump, so that the connection fills up and the peer feels backpressure. Nothing is
-// lost, and nobody else notices. It returns errDisconnected, at once, when the client was
-// disconnected.
+// throttle holds the client to its rate with a token bucket, whose size is burst, and to
+// what its address may still send. It pauses readPump, so that the connection fills up and
+// the peer feels backpressure. Nothing is lost while the peer stays, and nobody else
+// notices. It returns errDisconnected, at once, when the client was disconnected, and
+// budget.ErrLeft when the peer left while its address had nothing left to send.
 func (c *Client) throttle() error {
 	select {
 	case <-c.done:
@@ -338,21 +342,35 @@ func (c *Client) throttle() error {
 	}
 	c.due = c.due.Add(c.interval)
 	pause := c.due.Sub(now)
-	switch {
-	case pause <= 0:
+	free := c.budget.Take()
+	if pause <= 0 && free {
 		c.throttledSince, c.throttleLogged = time.Time{}, false
 		return nil
+	}
+	c.noteThrottled(now)
+	c.hub.counters.Throttled.Add(1)
+	defer c.hub.counters.Throttled.Add(-1)
+	if pause > 0 {
+		select {
+		case <-c.done:
+			return errDisconnected
+		case <-time.After(pause):
+		}
+	}
+	if !free {
+		return c.budget.Wait(c.done, func() bool { return socket.Left(c.line.Conn) })
+	}
+	return nil
+}
+
+// noteThrottled logs that the client is throttled, once, when that has lasted.
+func (c *Client) noteThrottled(now time.Time) {
+	switch {
 	case c.throttledSince.IsZero():
 		c.throttledSince = now
 	case !c.throttleLogged && now.Sub(c.throttledSince) >= throttleLogAfter:
 		c.throttleLogged = true
-		c.hub.log.Printf("throttled", "%s is throttled: it sends more than -rate allows", c)
-	}
-	select {
-	case <-c.done:
-		return errDisconnected
-	case <-time.After(pause):
-		return nil
+		c.hub.log.Printf("throttled", "%s is throttled: it, or its address, sends more than -rate allows", c)
 	}
 }
 

@@ -82,6 +82,7 @@ func (noPackages) Import(path string) (*types.Package, error) {
 // Packages below internal are leaves: each imports these of ours, and of others' none but
 // those named.
 var imports = map[string][]string{
+	"chat/internal/budget":   {},
 	"chat/internal/cork":     {},
 	"chat/internal/history":  {"chat/internal/protocol"},
 	"chat/internal/inbound":  {"chat/internal/protocol"},
@@ -89,6 +90,7 @@ var imports = map[string][]string{
 	"chat/internal/presence": {"chat/internal/protocol"},
 	"chat/internal/protocol": {},
 	"chat/internal/ratelog":  {},
+	"chat/internal/socket":   {},
 	"chat/internal/wstest":   {"chat/internal/protocol"},
 }
 

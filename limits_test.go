@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -142,4 +144,112 @@ func TestLyingLengthIsAnsweredAtOnce(t *testing.T) {
 			wantLogged(t, log, 1, protocol.MessageTooBig.Reason)
 		})
 	}
+}
+
+// Four connections at a time that come, say their burst and go: they are heard at the rate
+// of their address, not at that of all the connections that it made. Nobody else waits.
+func TestReconnectingDoesNotEvadeTheRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		chat.network.PeerAddr = "192.0.2.9:1"
+		ada := chat.join("")
+		chat.network.PeerAddr = "192.0.2.2:1"
+		end := time.Now().Add(time.Minute)
+		for range 4 {
+			go func() {
+				for time.Now().Before(end) {
+					conn, err := chat.network.Dial(t.Context(), "", "")
+					if err != nil {
+						return
+					}
+					io.WriteString(conn, handshake+strings.Repeat(wstest.Masked(wstest.Fin|wstest.Text, "spam"), 100))
+					time.Sleep(10 * time.Millisecond)
+					conn.Close()
+					time.Sleep(10 * time.Millisecond)
+				}
+			}()
+		}
+		spam := 0
+		for i := range 60 {
+			time.Sleep(time.Second)
+			ada.say(fmt.Sprint("calm ", i))
+			heard := ada.texts()
+			if !slices.Contains(heard, fmt.Sprint("calm ", i)) {
+				t.Fatal("another address waits, too")
+			}
+			spam += len(heard) - 1
+		}
+		if most := 1000 + 60*100; spam > most {
+			t.Errorf("heard %d times in a minute, want %d at most", spam, most)
+		}
+		// Places are free again soon, though what was said was not read.
+		time.Sleep(3 * time.Second)
+		chat.wantClients(1)
+	})
+}
+
+// Thirty people behind one address chat as if they were not.
+func TestClassBehindOneAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		class := make([]*person, 30)
+		for i := range class {
+			class[i] = chat.joinV1("")
+		}
+		for range 60 { // one line every two seconds from each
+			for _, p := range class {
+				p.say("answer")
+			}
+			synctest.Wait()
+			for _, p := range class {
+				if n := len(p.texts()); n != len(class) {
+					t.Fatalf("%d lines at once, want %d", n, len(class))
+				}
+			}
+			time.Sleep(2 * time.Second)
+		}
+	})
+}
+
+// A client whose address sends too much waits for its turn, and shows in the metrics.
+func TestThrottledAddressShows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada := chat.join("")
+		for range 20 {
+			go chat.upgrade().Write([]byte(strings.Repeat(wstest.Masked(wstest.Fin|wstest.Text, "spam"), 90)))
+		}
+		time.Sleep(time.Second)
+		if n := len(ada.texts()); n < 1050 || n > 1110 {
+			t.Errorf("heard %d lines within a second, want about 1,100", n)
+		}
+		chat.wantMetrics("chat_throttled_addresses 1")
+		time.Sleep(10 * time.Second)
+		if n := len(ada.texts()); n < 690 || n > 710 {
+			t.Errorf("heard %d of the last 700 lines", n)
+		}
+		chat.wantMetrics("chat_throttled_connections 0", "chat_throttled_addresses 0")
+	})
+}
+
+// An address that makes many rooms waits for each, if not for long.
+func TestRoomsArePaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		begin := time.Now()
+		for i := range 200 {
+			chat.upgradeTo(fmt.Sprint("room=r", i), protocol.Classic)
+		}
+		if took := time.Since(begin); took != 10*time.Second {
+			t.Errorf("200 rooms took %v, want 10s", took)
+		}
+		begin = time.Now()
+		chat.network.PeerAddr = "192.0.2.9:1"
+		chat.upgradeTo("room=another", protocol.Classic)
+		chat.network.PeerAddr = "192.0.2.2:1"
+		chat.upgradeTo("room=another", protocol.Classic) // is there already
+		if took := time.Since(begin); took != 0 {
+			t.Errorf("others wait for %v", took)
+		}
+	})
 }

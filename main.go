@@ -15,10 +15,15 @@
 //		port stands for any port. A page that the server's own address shows, under an
 //		IP address or localhost, may always join. Without the flag, a page of any host
 //		may join the host that it came from.
+//	-proxy addr,prefix,...
+//		The proxies in front of the server, as IP addresses or CIDR prefixes: what they
+//		add to X-Forwarded-For counts as the address that a request comes from. The
+//		default is this machine; "" is none.
 //	-rate n
 //		How many messages a second one connection may send, with bursts of ten times
 //		that. A connection that sends more is throttled: the server reads from it more
-//		slowly. 0 is no limit.
+//		slowly. An address may send ten times as much over all its connections. 0 is no
+//		limit for either.
 //	-max-clients n
 //		How many connections there may be at a time.
 //	-metrics host:port
@@ -40,6 +45,7 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/signal"
@@ -68,6 +74,7 @@ func main() {
 	rate := flag.Float64("rate", 10, "messages a second one connection may send; 0 is no limit")
 	maxClients := flag.Int("max-clients", 10_000, "connections there may be at a time")
 	metricsAddr := flag.String("metrics", "", "show metrics at /metrics on `host:port`; empty for nowhere")
+	proxies := flag.String("proxy", "127.0.0.0/8,::1", "`addresses` of proxies whose X-Forwarded-For counts: IP or CIDR, comma-separated")
 	version := flag.Bool("version", false, "print what was built, and exit")
 	flag.Parse()
 
@@ -85,6 +92,10 @@ func main() {
 	hosts, err := parseOrigins(*origins)
 	if err != nil {
 		usageError("-origin: %v", err)
+	}
+	proxyPrefixes, err := parseProxies(*proxies)
+	if err != nil {
+		usageError("-proxy: %v", err)
 	}
 	if *rate != 0 && !(*rate >= minRate && *rate <= maxRate) { // not a number is neither
 		usageError("-rate must be from %v to %v, or 0 for no limit", minRate, maxRate)
@@ -107,7 +118,9 @@ func main() {
 		log.Printf("metrics at http://%s/metrics", metricsListener.Addr())
 	}
 	announce(l.Addr().(*net.TCPAddr))
-	if err := newServer(hosts, *rate, *maxClients).serve(ctx, l, metricsListener); err != nil {
+	s := newServer(hosts, *rate, *maxClients)
+	s.proxies = proxyPrefixes
+	if err := s.serve(ctx, l, metricsListener); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -142,6 +155,25 @@ func parseOrigins(list string) ([]string, error) {
 		}
 	}
 	return hosts, nil
+}
+
+// parseProxies returns the addresses of a comma-separated list, nil for an empty one.
+func parseProxies(list string) (prefixes []netip.Prefix, err error) {
+	if list == "" {
+		return nil, nil
+	}
+	for item := range strings.SplitSeq(list, ",") {
+		item = strings.TrimSpace(item)
+		prefix, err := netip.ParsePrefix(item)
+		if addr, addrErr := netip.ParseAddr(item); addrErr == nil {
+			prefix, err = netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%q is not an IP address or a CIDR prefix", item)
+		}
+		prefixes = append(prefixes, prefix.Masked())
+	}
+	return prefixes, nil
 }
 
 // announce logs the URLs at which the chat can be opened: from other machines, if they can

@@ -21,6 +21,28 @@ import (
 	"github.com/gorilla/websocket"
 )
 
+func TestParseProxies(t *testing.T) {
+	for list, want := range map[string]string{
+		"":                         "[]",
+		"127.0.0.1":                "[127.0.0.1/32]",
+		"10.1.2.3/8, ::1,fd00::/8": "[10.0.0.0/8 ::1/128 fd00::/8]",
+		"::ffff:10.0.0.1":          "[10.0.0.1/32]",
+		"nginx":                    "error",
+		"127.0.0.1,,::1":           "error",
+		"127.0.0.1/33":             "error",
+		"127.0.0.1:80":             "error",
+	} {
+		prefixes, err := parseProxies(list)
+		got := fmt.Sprint(prefixes)
+		if err != nil {
+			got = "error"
+		}
+		if got != want {
+			t.Errorf("%q: %s, want %s", list, got, want)
+		}
+	}
+}
+
 func TestParseOrigins(t *testing.T) {
 	for list, want := range map[string]string{
 		"":                                "[]",
@@ -247,6 +269,7 @@ func TestErrorsOfUse(t *testing.T) {
 		{"-addr", ":nonsense"},
 		{"-addr", ":70000"},
 		{"-origin", "https://chat.example"},
+		{"-proxy", "nginx"},
 		{"-rate", "-1"},
 		{"-rate", "NaN"},
 		{"-rate", "1e-10"},

@@ -84,6 +84,13 @@ func (rs *rooms) count() int {
 	return len(rs.named)
 }
 
+// has reports whether there is a room of a name.
+func (rs *rooms) has(name string) bool {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	return rs.named[name] != nil
+}
+
 // admits reports whether enter would succeed now.
 func (rs *rooms) admits(name string) bool {
 	rs.mu.Lock()

@@ -130,7 +130,7 @@ func TestWalkThroughRooms(t *testing.T) {
 
 func TestTooManyRooms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t)
+		chat := startChat(t, unlimited)
 		for i := range maxRooms - 1 {
 			chat.upgradeTo(fmt.Sprint("room=room", i), protocol.Classic)
 		}

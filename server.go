@@ -22,6 +22,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"chat/internal/budget"
 	"chat/internal/history"
 	"chat/internal/metrics"
 	"chat/internal/protocol"
@@ -35,16 +36,25 @@ const handshakeTimeout = time.Second
 // drainTimeout is how long a stop waits for HTTP requests that are being answered.
 const drainTimeout = time.Second
 
+// addressRates is how many times the rate of one connection an address may send over all
+// of its connections.
+const addressRates = 10
+
+// loopback are the peers that are taken for proxies unless -proxy says otherwise.
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+
 // server is the program between its flags and its listeners.
 type server struct {
-	origins  []string      // hosts whose pages may join; nil for any, each its own
-	rate     float64       // messages a second from one connection; 0 for no limit
-	slots    chan struct{} // a token for each connection, from before its upgrade until nothing of it is left
-	secret   [32]byte      // made at start; see userID
+	origins  []string       // hosts whose pages may join; nil for any, each its own
+	rate     float64        // messages a second from one connection, a tenth of those from one address; 0 for no limits
+	proxies  []netip.Prefix // peers whose X-Forwarded-For says where a request comes from
+	slots    chan struct{}  // a token for each connection, from before its upgrade until nothing of it is left
+	secret   [32]byte       // made at start; see userID
 	upgrader websocket.Upgrader
 	log      *ratelog.Logger
 	counters *metrics.Counters
-	rooms    *rooms // made by serve
+	rooms    *rooms          // made by start
+	budgets  *budget.Budgets // made by start
 }
 
 // newServer returns a server that accepts pages of these hosts (nil for any), so many
@@ -53,6 +63,7 @@ func newServer(origins []string, rate float64, maxClients int) *server {
 	s := &server{
 		origins:  origins,
 		rate:     rate,
+		proxies:  loopback,
 		slots:    make(chan struct{}, maxClients),
 		log:      ratelog.New(),
 		counters: metrics.New(),
@@ -77,7 +88,7 @@ func newServer(origins []string, rate float64, maxClients int) *server {
 func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s.rooms = newRooms(ctx, s.log, s.counters)
+	s.start(ctx)
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", serveHome)
@@ -111,6 +122,21 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 	s.awaitClients()
 	s.rooms.running.Wait()
 	return err
+}
+
+// start makes what needs the settings, and runs the lobby until ctx is done.
+func (s *server) start(ctx context.Context) {
+	s.rooms = newRooms(ctx, s.log, s.counters)
+	s.budgets = budget.New(s.interval()/addressRates, burst)
+}
+
+// interval returns the time between two messages of one connection, in the long run; 0 for
+// no limit.
+func (s *server) interval() time.Duration {
+	if s.rate == 0 {
+		return 0
+	}
+	return time.Duration(float64(time.Second) / s.rate)
 }
 
 // awaitClients waits until no client is left, by taking every slot. (A WaitGroup would
@@ -219,7 +245,7 @@ func serveHealth(w http.ResponseWriter, _ *http.Request) {
 // serveMetrics answers with the metrics.
 func (s *server) serveMetrics(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", metrics.ContentType)
-	w.Write(s.counters.Text(s.rooms.count())) // an error says that nobody waits for it
+	w.Write(s.counters.Text(metrics.Gauges{Rooms: s.rooms.count(), ThrottledAddresses: s.budgets.Throttled()})) // an error says that nobody waits for it
 }
 
 // handleWs admits a client to a room, or answers why not. The order of the checks is part
@@ -244,31 +270,36 @@ func (s *server) handleWs(w http.ResponseWriter, r *http.Request) {
 		s.refuseFull(w, r, protocol.ServerFull, "The chat is full.")
 		return
 	}
-	hub := s.enterRoom(w, r, room)
-	if hub == nil {
+	addr, peer := s.peerOf(r)
+	budget := s.budgets.Of(addr)
+	release := func() {
+		budget.Release()
 		<-s.slots
+	}
+	hub := s.enterRoom(w, r, room, budget)
+	if hub == nil {
+		release()
 		return
 	}
 	c := &Client{
 		hub:         hub,
-		peer:        peerOf(r),
+		peer:        peer,
 		room:        room,
 		name:        strings.Clone(protocol.CleanName(query.Get("name"))), // not a piece of the request, which it outlives
 		userID:      s.userID(query.Get("key")),
 		resumeAfter: history.ParsePosition(query.Get("after")),
-	}
-	if s.rate > 0 {
-		c.interval = time.Duration(float64(time.Second) / s.rate)
+		interval:    s.interval(),
+		budget:      budget,
 	}
 	serveWs(c, &s.upgrader, w, r, func() {
 		s.rooms.leave(room)
-		<-s.slots
+		release()
 	})
 }
 
 // enterRoom counts a client into a room and returns its hub. If the client cannot come in,
-// it answers why and returns nil.
-func (s *server) enterRoom(w http.ResponseWriter, r *http.Request, room string) *Hub {
+// it answers why and returns nil. A client whose address makes many rooms waits a moment.
+func (s *server) enterRoom(w http.ResponseWriter, r *http.Request, room string, budget *budget.Budget) *Hub {
 	if s.rooms.admits(room) {
 		if !websocket.IsWebSocketUpgrade(r) || !r.ProtoAtLeast(1, 1) {
 			s.counters.Refusals[protocol.NotWebSocket].Add(1)
@@ -276,6 +307,9 @@ func (s *server) enterRoom(w http.ResponseWriter, r *http.Request, room string) 
 			w.Header().Set("Upgrade", "websocket")
 			http.Error(w, "This address is for WebSocket connections. The page is one level up.", http.StatusUpgradeRequired)
 			return nil
+		}
+		if !s.rooms.has(room) {
+			time.Sleep(budget.Room())
 		}
 		if hub := s.rooms.enter(room); hub != nil {
 			return hub
@@ -288,7 +322,8 @@ func (s *server) enterRoom(w http.ResponseWriter, r *http.Request, room string) 
 // refuseFull answers that a limit is reached, which a sentence names.
 func (s *server) refuseFull(w http.ResponseWriter, r *http.Request, refusal protocol.Refusal, sentence string) {
 	s.counters.Refusals[refusal].Add(1)
-	s.log.Printf(refusal.String(), "%s refused: %s", peerOf(r), sentence)
+	_, peer := s.peerOf(r)
+	s.log.Printf(refusal.String(), "%s refused: %s", peer, sentence)
 	w.Header().Set("Retry-After", "10")
 	http.Error(w, sentence+" Try again in a while.", http.StatusServiceUnavailable)
 }
@@ -300,7 +335,8 @@ func (s *server) refuseHandshake(w http.ResponseWriter, r *http.Request, status 
 		origin := r.Header.Get("Origin")
 		s.counters.Refusals[protocol.BadOrigin].Add(1)
 		sentence = fmt.Sprintf("A page of %q may not join this chat.", origin)
-		s.log.Printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peerOf(r), origin)
+		_, peer := s.peerOf(r)
+		s.log.Printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peer, origin)
 	} else {
 		s.counters.Refusals[protocol.BadHandshake].Add(1)
 	}
@@ -326,15 +362,25 @@ func (s *server) userID(key string) string {
 	return hex.EncodeToString(id[:])
 }
 
-// peerOf names a request's peer in the log: its address and, where that is a proxy on
-// this machine, the address that the proxy gives for its own peer. Only the log uses it.
-func peerOf(r *http.Request) string {
-	addr, err := netip.ParseAddrPort(r.RemoteAddr)
+// peerOf returns the address that a request comes from, which its limits are for, and how to
+// name it in the log. If the peer is a proxy, that is the last address of X-Forwarded-For,
+// over all its header lines: the one that the proxy itself added. If that cannot be read, it
+// is the peer's own.
+func (s *server) peerOf(r *http.Request) (addr netip.Addr, name string) {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}, r.RemoteAddr
+	}
+	addr = peer.Addr().Unmap()
 	lines := r.Header["X-Forwarded-For"]
-	if err != nil || !addr.Addr().Unmap().IsLoopback() || len(lines) == 0 {
-		return r.RemoteAddr
+	isProxy := slices.ContainsFunc(s.proxies, func(p netip.Prefix) bool { return p.Contains(addr) })
+	if !isProxy || len(lines) == 0 {
+		return addr, r.RemoteAddr
 	}
 	last := lines[len(lines)-1]
 	last = strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:])
-	return fmt.Sprintf("%s for %.60q", r.RemoteAddr, last)
+	if forwarded, err := netip.ParseAddr(last); err == nil {
+		addr = forwarded.Unmap()
+	}
+	return addr, fmt.Sprintf("%s for %.60q", r.RemoteAddr, last)
 }

@@ -155,7 +155,7 @@ func TestJoinsAsTheHubStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		late := &chat{t: t, server: newServer(nil, 0, 10), network: wstest.NewNetwork()}
 		ctx, stop := context.WithCancel(t.Context())
-		late.rooms = newRooms(ctx, late.log, late.counters)
+		late.start(ctx)
 		stop()
 		late.rooms.running.Wait()
 		web := &http.Server{Handler: http.HandlerFunc(late.handleWs)}

@@ -29,6 +29,8 @@ type Counters struct {
 	Drops      [protocol.NumCauses]atomic.Int64    // connections that the server ended
 	Refusals   [protocol.NumRefusals]atomic.Int64  // requests for a connection
 
+	Throttled atomic.Int64 // connections that wait now because they, or their addresses, send too much
+
 	started time.Time
 }
 
@@ -54,9 +56,14 @@ func (h *Histogram) Add(d time.Duration) {
 	h.sum.Add(int64(d))
 }
 
-// Text returns everything in the Prometheus text format. The caller says how many rooms
-// there are.
-func (c *Counters) Text(rooms int) []byte {
+// Gauges are what others count, as it is now.
+type Gauges struct {
+	Rooms              int
+	ThrottledAddresses int // that have connections which wait
+}
+
+// Text returns everything in the Prometheus text format.
+func (c *Counters) Text(g Gauges) []byte {
 	var t text
 	t.family("chat_build_info", "gauge", "What was built; the value is always 1.")
 	b := ReadBuild()
@@ -71,7 +78,9 @@ func (c *Counters) Text(rooms int) []byte {
 	for p := range protocol.NumProtocols {
 		fmt.Fprintf(&t, "chat_connections_total{protocol=%q} %d\n", p, c.Accepted[p].Load())
 	}
-	t.single("chat_rooms", "gauge", "Rooms now, the lobby among them.", rooms)
+	t.single("chat_rooms", "gauge", "Rooms now, the lobby among them.", g.Rooms)
+	t.single("chat_throttled_connections", "gauge", "Connections that the server does not read from now, because they or their addresses send too much.", c.Throttled.Load())
+	t.single("chat_throttled_addresses", "gauge", "Addresses with a connection that waits until the address may send more.", g.ThrottledAddresses)
 	t.single("chat_messages_total", "counter", "Messages taken by a room.", c.Messages.Load())
 	t.single("chat_batches_total", "counter", "Batches in which messages were sent.", c.Batches.Load())
 	t.single("chat_deliveries_total", "counter", "Messages queued for a connection as they were said, once for each connection.", c.Deliveries.Load())

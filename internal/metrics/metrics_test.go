@@ -11,7 +11,7 @@ import (
 // want fails the test unless these samples are shown.
 func want(t *testing.T, c *Counters, samples ...string) {
 	t.Helper()
-	shown := string(c.Text(2))
+	shown := string(c.Text(Gauges{Rooms: 2, ThrottledAddresses: 3}))
 	for _, sample := range samples {
 		if !strings.Contains(shown, "\n"+sample+"\n") {
 			t.Errorf("want %s in\n%s", sample, shown)
@@ -49,13 +49,14 @@ func TestSamples(t *testing.T) {
 		`chat_connections{protocol="chat.v1"} 2`,
 		`chat_connections_total{protocol="chat.v1"} 3`,
 		`chat_rooms 2`,
+		`chat_throttled_addresses 3`,
 		`chat_messages_total 0`,
 		`chat_drops_total{reason="slow_consumer"} 4`,
 		`chat_drops_total{reason="incomplete_message"} 0`,
 		`chat_refusals_total{reason="origin"} 5`,
 		`chat_refusals_total{reason="server_full"} 0`,
 	)
-	if text := string(c.Text(0)); strings.Count(text, "chat_drops_total{") != int(protocol.NumCauses)-1 {
+	if text := string(c.Text(Gauges{})); strings.Count(text, "chat_drops_total{") != int(protocol.NumCauses)-1 {
 		t.Errorf("not one sample for each cause:\n%s", text)
 	}
 }

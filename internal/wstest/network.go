@@ -20,12 +20,14 @@ type Network struct {
 	once   sync.Once
 	live   atomic.Int64 // server ends that are not closed
 
+	PeerAddr string // host:port of the peers of connections made from now on
+
 	Window int // bytes that the server can send to a peer that does not read; of connections made from now on
 }
 
 // NewNetwork returns a network without connections, and a Window of 64 KiB.
 func NewNetwork() *Network {
-	return &Network{accept: make(chan net.Conn, 1024), closed: make(chan struct{}), Window: 64 << 10}
+	return &Network{accept: make(chan net.Conn, 1024), closed: make(chan struct{}), Window: 64 << 10, PeerAddr: "192.0.2.2:1234"}
 }
 
 // Accept returns the server's end of the next connection. It implements net.Listener.
@@ -54,7 +56,7 @@ func (n *Network) Open() int64 { return n.live.Load() }
 // net.Dialer.DialContext.
 func (n *Network) Dial(context.Context, string, string) (net.Conn, error) {
 	toServer, toPeer := newStream(64<<10), newStream(n.Window)
-	server := &Conn{in: toServer, out: toPeer, closed: func() { n.live.Add(-1) }}
+	server := &Conn{in: toServer, out: toPeer, peer: addr(n.PeerAddr), closed: func() { n.live.Add(-1) }}
 	peer := &Conn{in: toPeer, out: toServer, closed: func() {}}
 	n.live.Add(1)
 	select {
@@ -74,6 +76,7 @@ func (a addr) String() string { return string(a) }
 // A Conn is one end of a connection: two streams.
 type Conn struct {
 	in, out *stream
+	peer    net.Addr
 	once    sync.Once
 	closed  func()
 }
@@ -94,8 +97,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 // LocalAddr returns a made-up address, as RemoteAddr does.
 func (c *Conn) LocalAddr() net.Addr { return addr("192.0.2.1:80") }
 
-// RemoteAddr returns a made-up address: the same for all peers.
-func (c *Conn) RemoteAddr() net.Addr { return addr("192.0.2.2:1234") }
+// RemoteAddr returns the address of the peer.
+func (c *Conn) RemoteAddr() net.Addr { return c.peer }
 
 // SetReadDeadline implements net.Conn.
 func (c *Conn) SetReadDeadline(t time.Time) error { c.in.reader.setDeadline(c.in, t); return nil }
@@ -131,6 +134,13 @@ func (c *Conn) Close() error {
 		c.closed()
 	})
 	return nil
+}
+
+// PeerLeft reports whether the peer has shut down its side, for package socket.
+func (c *Conn) PeerLeft() bool {
+	c.in.mu.Lock()
+	defer c.in.mu.Unlock()
+	return c.in.eof || c.in.reset
 }
 
 // Freeze makes the connection lose everything in both directions without a word, as a
