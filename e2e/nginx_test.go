@@ -28,7 +28,7 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// The chat behind a real nginx, which is set up as DEPLOY.md says: with its own two
+// The chat behind a real nginx, which is set up as docs/deploy.md says: with its own two
 // blocks, in which only the name, the ports and the files are others. They have to be.
 
 // nginx is an nginx process, and after startAgain the one in its place.
@@ -43,7 +43,7 @@ type nginx struct {
 	ended   chan error // of cmd
 }
 
-// A change is text that must be in DEPLOY.md's blocks, and what stands there in a test.
+// A change is text that must be in docs/deploy.md's blocks, and what stands there in a test.
 type change struct{ from, to string }
 
 // startNginx starts an nginx in front of the server. It is stopped when the test ends,
@@ -131,22 +131,22 @@ func (n *nginx) makeCertificate() {
 	n.trust.RootCAs.AppendCertsFromPEM([]byte(n.read("cert.pem")))
 }
 
-// writeConfig writes what DEPLOY.md says, and around it what a system has: a place for
+// writeConfig writes what docs/deploy.md says, and around it what a system has: a place for
 // each of nginx's files.
 func (n *nginx) writeConfig(changes []change) {
 	n.t.Helper()
-	page, err := os.ReadFile("../DEPLOY.md")
+	page, err := os.ReadFile("../docs/deploy.md")
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	blocks := regexp.MustCompile("(?s)```nginx\n(.*?)```\n").FindAllStringSubmatch(string(page), -1)
 	if len(blocks) != 2 {
-		n.t.Fatalf("DEPLOY.md has %d nginx blocks, want two: for nginx.conf and for the site", len(blocks))
+		n.t.Fatalf("docs/deploy.md has %d nginx blocks, want two: for nginx.conf and for the site", len(blocks))
 	}
 	top, site := blocks[0][1], blocks[1][1]
 	for _, c := range changes {
 		if !strings.Contains(top+site, c.from) {
-			n.t.Fatalf("DEPLOY.md's nginx blocks no longer have %q in them, in whose place the test puts %q", c.from, c.to)
+			n.t.Fatalf("docs/deploy.md's nginx blocks no longer have %q in them, in whose place the test puts %q", c.from, c.to)
 		}
 		top, site = strings.ReplaceAll(top, c.from, c.to), strings.ReplaceAll(site, c.from, c.to)
 	}
