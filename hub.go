@@ -34,6 +34,7 @@ type Hub struct {
 	counters *metrics.Counters
 	lastID   atomic.Int64 // of the last message; 0 before the first. Set by run
 	ticks    atomic.Int64 // tick periods since run began, from 1 on. Set by run
+	shared   atomic.Bool  // more than one user said something. Set by run
 
 	// owned by run
 	clients           map[*Client]bool
@@ -42,6 +43,7 @@ type Hub struct {
 	history           *history.History
 	builder           batchBuilder // messages taken and not yet queued
 	coalescer         *coalescer   // when to take the next
+	firstSpeaker      string       // the user who said the first message
 	line              []byte       // scratch: one message in the classic protocol
 	pingedAt          time.Time    // when all clients were last pinged
 }
@@ -171,6 +173,13 @@ func (h *Hub) deliver(m message) {
 	msg := protocol.Message{UserID: m.sender.userID, Name: m.sender.name, Text: m.Text, ClientMsgID: m.ClientMsgID}
 	entry := h.history.Add(msg, now)
 	h.lastID.Store(entry.ID)
+	switch h.firstSpeaker {
+	case "":
+		h.firstSpeaker = m.sender.userID
+	case m.sender.userID:
+	default:
+		h.shared.Store(true)
+	}
 	h.line = msg.AppendClassic(h.line[:0])
 	lines := [protocol.NumProtocols][]byte{protocol.Classic: h.line, protocol.ChatV1: entry.Payload}
 	if !h.builder.fits(lines) {

@@ -253,3 +253,29 @@ func TestRoomsArePaced(t *testing.T) {
 		}
 	})
 }
+
+// One who walks through two thousand rooms and says a line in each closes only rooms in
+// which nobody else spoke. What two said to each other stays.
+func TestRoomWalkLeavesOthersAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t, unlimited)
+		ada, bob := chat.join("room=team"), chat.join("room=team")
+		ada.say("are you there?")
+		bob.say("I am")
+		chat.join("room=diary").say("only me")
+		for _, p := range []*person{ada, bob} {
+			p.leave()
+		}
+		for i := range 2000 {
+			walker := chat.join(fmt.Sprint("key=walker&room=walk", i))
+			walker.say("I was here")
+			walker.leave()
+			synctest.Wait()
+			time.Sleep(time.Millisecond)
+		}
+		chat.wantRooms(maxRooms)
+		chat.joinV1("room=team").want("are you there?", "I am")
+		chat.joinV1("room=walk0").want()
+		chat.joinV1("room=walk1999").want("I was here")
+	})
+}

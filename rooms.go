@@ -98,7 +98,7 @@ func (rs *rooms) admits(name string) bool {
 	if rs.named[name] != nil || len(rs.named) < maxRooms {
 		return true
 	}
-	_, ok := rs.oldestEmptyRoom()
+	_, ok := rs.nextToClose()
 	return ok
 }
 
@@ -110,7 +110,7 @@ func (rs *rooms) enter(name string) *Hub {
 	r := rs.named[name]
 	if r == nil {
 		if len(rs.named) >= maxRooms {
-			empty, ok := rs.oldestEmptyRoom()
+			empty, ok := rs.nextToClose()
 			if !ok {
 				return nil
 			}
@@ -156,13 +156,26 @@ func (rs *rooms) expire(name string) {
 	}
 }
 
-// oldestEmptyRoom returns the room that has been empty longest, if any is. The lock must
-// be held.
-func (rs *rooms) oldestEmptyRoom() (name string, ok bool) {
+// nextToClose returns the room that makes place for another, if there is an empty one: the
+// one that has been empty longest, of those in which at most one user said something if
+// there are such. So a user who walks through many rooms closes none but its own. The lock
+// must be held.
+func (rs *rooms) nextToClose() (name string, ok bool) {
 	for n, r := range rs.named {
-		if n != lobby && r.clients == 0 && (!ok || r.emptied.Before(rs.named[name].emptied)) {
+		if n == lobby || r.clients > 0 {
+			continue
+		}
+		if !ok || r.goesBefore(rs.named[name]) {
 			name, ok = n, true
 		}
 	}
 	return name, ok
+}
+
+// goesBefore reports whether an empty room makes place before another one.
+func (r *room) goesBefore(other *room) bool {
+	if shared, others := r.hub.shared.Load(), other.hub.shared.Load(); shared != others {
+		return others
+	}
+	return r.emptied.Before(other.emptied)
 }
