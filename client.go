@@ -109,12 +109,12 @@ type Client struct {
 
 // serveWs upgrades a request that the server admitted, and starts the pumps of c, whose
 // identity the server has filled in. It calls release, once, when nothing of the connection
-// is left.
-func serveWs(c *Client, upgrader *websocket.Upgrader, w http.ResponseWriter, r *http.Request, release func()) {
+// is left, and says whether it had hijacked that from the HTTP server.
+func serveWs(c *Client, upgrader *websocket.Upgrader, w http.ResponseWriter, r *http.Request, release func(hijacked bool)) {
 	h := &hijacker{ResponseWriter: w}
 	conn, err := upgrader.Upgrade(h, r, nil)
 	if err != nil {
-		release() // the peer has its answer, or is gone
+		release(h.line != nil) // the peer has its answer, or is gone
 		return
 	}
 	conn.SetCompressionLevel(0) // none was agreed on; so a prepared frame is framed once for all
@@ -134,7 +134,7 @@ func serveWs(c *Client, upgrader *websocket.Upgrader, w http.ResponseWriter, r *
 	go func() {
 		c.writePump()
 		c.hub.counters.Ended[c.protocol].Add(1)
-		release()
+		release(true)
 	}()
 }
 

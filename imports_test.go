@@ -82,16 +82,17 @@ func (noPackages) Import(path string) (*types.Package, error) {
 // Packages below internal are leaves: each imports these of ours, and of others' none but
 // those named.
 var imports = map[string][]string{
-	"chat/internal/budget":   {},
-	"chat/internal/cork":     {},
-	"chat/internal/history":  {"chat/internal/protocol"},
-	"chat/internal/inbound":  {"chat/internal/protocol"},
-	"chat/internal/metrics":  {"chat/internal/protocol"},
-	"chat/internal/presence": {"chat/internal/protocol"},
-	"chat/internal/protocol": {},
-	"chat/internal/ratelog":  {},
-	"chat/internal/socket":   {},
-	"chat/internal/wstest":   {"chat/internal/protocol"},
+	"chat/internal/budget":    {},
+	"chat/internal/connlimit": {},
+	"chat/internal/cork":      {},
+	"chat/internal/history":   {"chat/internal/protocol"},
+	"chat/internal/inbound":   {"chat/internal/protocol"},
+	"chat/internal/metrics":   {"chat/internal/protocol"},
+	"chat/internal/presence":  {"chat/internal/protocol"},
+	"chat/internal/protocol":  {},
+	"chat/internal/ratelog":   {},
+	"chat/internal/socket":    {},
+	"chat/internal/wstest":    {"chat/internal/protocol"},
 }
 
 func TestPackagesAreLeaves(t *testing.T) {

@@ -279,3 +279,36 @@ func TestRoomWalkLeavesOthersAlone(t *testing.T) {
 		chat.joinV1("room=walk1999").want("I was here")
 	})
 }
+
+// Idle HTTP connections beyond what there is place for make place for a newcomer, at once,
+// and nobody in the chat notices. Those that stay idle are closed after a while.
+func TestIdleHTTPMakesPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t, func(s *server) { s.slots = make(chan struct{}, 10) })
+		ada := chat.join("")
+		for range 2 * (extraConns + 10) {
+			chat.dial()
+		}
+		synctest.Wait()
+		begin := time.Now()
+		bob := chat.join("")
+		if took := time.Since(begin); took != 0 {
+			t.Errorf("a newcomer waited for %v", took)
+		}
+		if n := chat.network.Open(); n > extraConns+10+1 {
+			t.Errorf("%d connections", n)
+		}
+		chat.wantMetrics(fmt.Sprint("chat_http_connections ", extraConns+10-2))
+		ada.say("hello")
+		bob.want("hello")
+		time.Sleep(idleTimeoutHTTP + time.Second)
+		if n := chat.network.Open(); n != 2 {
+			t.Errorf("%d connections after %v", n, idleTimeoutHTTP)
+		}
+		// The places come back: many who come and go are not counted for ever.
+		for range 3 * (extraConns + 10) {
+			chat.join("").leave()
+			chat.ask(badKey)
+		}
+	})
+}

@@ -23,6 +23,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"chat/internal/budget"
+	"chat/internal/connlimit"
 	"chat/internal/history"
 	"chat/internal/metrics"
 	"chat/internal/protocol"
@@ -35,6 +36,13 @@ const handshakeTimeout = time.Second
 
 // drainTimeout is how long a stop waits for HTTP requests that are being answered.
 const drainTimeout = time.Second
+
+// extraConns is how many connections there may be beside those of clients, for the page and
+// for handshakes. Those that are idle make place for new ones.
+const extraConns = 256
+
+// idleTimeoutHTTP is how long a connection may be idle between two requests.
+const idleTimeoutHTTP = 5 * time.Second
 
 // addressRates is how many times the rate of one connection an address may send over all
 // of its connections.
@@ -53,8 +61,9 @@ type server struct {
 	upgrader websocket.Upgrader
 	log      *ratelog.Logger
 	counters *metrics.Counters
-	rooms    *rooms          // made by start
-	budgets  *budget.Budgets // made by start
+	rooms    *rooms              // made by start
+	budgets  *budget.Budgets     // made by start
+	conns    *connlimit.Listener // made by serve
 }
 
 // newServer returns a server that accepts pages of these hosts (nil for any), so many
@@ -95,8 +104,10 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 	mux.HandleFunc("GET /ws", s.handleWs)
 	mux.HandleFunc("GET /healthz", serveHealth)
 	chatServer := s.newHTTPServer(mux)
+	s.conns = connlimit.New(l, cap(s.slots)+extraConns)
+	chatServer.ConnState = s.conns.ConnState
 	failed := make(chan error, 2)
-	go func() { failed <- chatServer.Serve(l) }()
+	go func() { failed <- chatServer.Serve(s.conns) }()
 	if metricsListener != nil {
 		mux := http.NewServeMux()
 		mux.HandleFunc("GET /metrics", s.serveMetrics)
@@ -153,7 +164,7 @@ func (s *server) newHTTPServer(handler http.Handler) *http.Server {
 		Handler:        handler,
 		ReadTimeout:    5 * time.Second,
 		WriteTimeout:   10 * time.Second,
-		IdleTimeout:    60 * time.Second,
+		IdleTimeout:    idleTimeoutHTTP,
 		MaxHeaderBytes: 12 << 10, // the library reads 4 KiB more before it answers 431
 		ErrorLog:       log.New(s.log, "", 0),
 	}
@@ -245,7 +256,7 @@ func serveHealth(w http.ResponseWriter, _ *http.Request) {
 // serveMetrics answers with the metrics.
 func (s *server) serveMetrics(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", metrics.ContentType)
-	w.Write(s.counters.Text(metrics.Gauges{Rooms: s.rooms.count(), ThrottledAddresses: s.budgets.Throttled()})) // an error says that nobody waits for it
+	w.Write(s.counters.Text(metrics.Gauges{Rooms: s.rooms.count(), HTTPConnections: s.conns.HTTP(), ThrottledAddresses: s.budgets.Throttled()})) // an error says that nobody waits for it
 }
 
 // handleWs admits a client to a room, or answers why not. The order of the checks is part
@@ -291,9 +302,12 @@ func (s *server) handleWs(w http.ResponseWriter, r *http.Request) {
 		interval:    s.interval(),
 		budget:      budget,
 	}
-	serveWs(c, &s.upgrader, w, r, func() {
+	serveWs(c, &s.upgrader, w, r, func(hijacked bool) {
 		s.rooms.leave(room)
 		release()
+		if hijacked {
+			s.conns.Done()
+		}
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"chat/internal/connlimit"
 	"chat/internal/protocol"
 	"chat/internal/wstest"
 )
@@ -158,8 +159,9 @@ func TestJoinsAsTheHubStops(t *testing.T) {
 		late.start(ctx)
 		stop()
 		late.rooms.running.Wait()
-		web := &http.Server{Handler: http.HandlerFunc(late.handleWs)}
-		go web.Serve(late.network)
+		late.conns = connlimit.New(late.network, 10)
+		web := &http.Server{ConnState: late.conns.ConnState, Handler: http.HandlerFunc(late.handleWs)}
+		go web.Serve(late.conns)
 		defer web.Close()
 		late.upgrade().wantClosed(1001)
 		late.wantClients(0)

@@ -59,6 +59,7 @@ func (h *Histogram) Add(d time.Duration) {
 // Gauges are what others count, as it is now.
 type Gauges struct {
 	Rooms              int
+	HTTPConnections    int // that are no client's
 	ThrottledAddresses int // that have connections which wait
 }
 
@@ -78,6 +79,7 @@ func (c *Counters) Text(g Gauges) []byte {
 	for p := range protocol.NumProtocols {
 		fmt.Fprintf(&t, "chat_connections_total{protocol=%q} %d\n", p, c.Accepted[p].Load())
 	}
+	t.single("chat_http_connections", "gauge", "Connections now that are not, or not yet, a client's.", g.HTTPConnections)
 	t.single("chat_rooms", "gauge", "Rooms now, the lobby among them.", g.Rooms)
 	t.single("chat_throttled_connections", "gauge", "Connections that the server does not read from now, because they or their addresses send too much.", c.Throttled.Load())
 	t.single("chat_throttled_addresses", "gauge", "Addresses with a connection that waits until the address may send more.", g.ThrottledAddresses)
