@@ -8,6 +8,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"chat/internal/backlog"
 	"chat/internal/history"
 	"chat/internal/protocol"
 )
@@ -19,10 +20,30 @@ type batch struct {
 	payloads [protocol.NumProtocols]payload
 	replay   []*history.Entry // for one client, in ChatV1: kept messages, sent after the payload
 
+	tick    int64            // the hub's, when it was queued; 0 if it costs nothing to keep
+	pending atomic.Int32     // clients that have it in their queue
+	backlog *backlog.Backlog // that the batch is counted in until none has; nil if it is not
+
 	// For messages, whose writing the coalescer waits for.
-	coalescer  *coalescer   // nil for any other batch
-	pending    atomic.Int32 // clients that have not been written the batch
-	stragglers int32        // so few of them need not be waited for
+	coalescer  *coalescer // nil for any other batch
+	stragglers int32      // so few of the clients need not be waited for
+}
+
+// size returns about how many bytes of memory the batch takes up: each payload is kept as
+// text and as a frame.
+func (b *batch) size() (bytes int64) {
+	for _, p := range b.payloads {
+		bytes += 2 * int64(len(p.text))
+	}
+	return bytes
+}
+
+// expect notes that the batch is to be queued for so many clients in a tick of the hub, and
+// counts its memory until each of them called markWritten.
+func (b *batch) expect(clients int, tick int64, bl *backlog.Backlog) {
+	b.pending.Store(int32(clients))
+	b.tick, b.backlog = tick, bl
+	bl.Add(b.size())
 }
 
 // A payload is what a batch says in one protocol. It is empty if no client speaks that.
@@ -73,11 +94,18 @@ func prepare(messageType int, payload []byte) *websocket.PreparedMessage {
 	return frame
 }
 
-// markWritten notes that the batch was written to one more client, or is about to be.
-// Each client's writePump calls it once.
+// markWritten notes that the batch was written to one more client, or is about to be, or
+// never will be. It is called once for each client that the batch was expected for.
 func (b *batch) markWritten() {
-	if b.coalescer != nil && b.pending.Add(-1) == b.stragglers {
+	if b.backlog == nil {
+		return
+	}
+	pending := b.pending.Add(-1)
+	if b.coalescer != nil && pending == b.stragglers {
 		b.coalescer.mostWritten(b, time.Now())
+	}
+	if pending == 0 {
+		b.backlog.Add(-b.size())
 	}
 }
 
@@ -178,7 +206,6 @@ func newCoalescer() *coalescer {
 // begin begins a hold for a batch that is to be queued for so many clients.
 func (c *coalescer) begin(b *batch, clients int) {
 	b.coalescer = c
-	b.pending.Store(int32(clients))
 	b.stragglers = int32(min(clients-1, 1+clients/16)) // one that does not read does not hold up the others
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"chat/internal/backlog"
 	"chat/internal/metrics"
 	"chat/internal/protocol"
 	"chat/internal/ratelog"
@@ -44,6 +45,7 @@ func TestHold(t *testing.T) {
 			c := newCoalescer()
 			b := new(batch)
 			begin := time.Now()
+			b.expect(row.clients, 1, backlog.New())
 			c.begin(b, row.clients)
 			if !c.holds {
 				t.Error("does not hold")
@@ -69,6 +71,7 @@ func TestLateBatchEndsNoHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCoalescer()
 		late, current := new(batch), new(batch)
+		late.expect(2, 1, backlog.New())
 		c.begin(late, 2)
 		awaitEnd(c)
 		c.release()
@@ -89,6 +92,7 @@ func TestHoldIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCoalescer()
 		b := new(batch)
+		b.expect(1, 1, backlog.New())
 		c.begin(b, 1)
 		b.markWritten() // the hold is to end now
 		time.Sleep(time.Millisecond)

@@ -89,6 +89,7 @@ func startChat(t *testing.T, options ...func(*server)) *chat {
 	ctx, stop := context.WithCancel(t.Context())
 	c := &chat{server: s, t: t, network: wstest.NewNetwork(), stop: stop, stopped: make(chan error, 1)}
 	go func() { c.stopped <- s.serve(ctx, c.network, nil) }()
+	synctest.Wait() // it listens
 	t.Cleanup(func() {
 		stop()
 		c.wantStopped()
@@ -113,6 +114,9 @@ func (c *chat) wantStopped() {
 	}
 	if n := c.network.Open(); n != 0 {
 		c.t.Errorf("%d connections are left", n)
+	}
+	if bytes := c.rooms.backlog.Bytes(); bytes != 0 {
+		c.t.Errorf("%d bytes of batches are left", bytes)
 	}
 	c.stopped <- nil // for the next caller
 }

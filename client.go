@@ -98,6 +98,10 @@ type Client struct {
 	// do, but costs a timer with every write.
 	writeDeadlineTick atomic.Int64
 
+	// queuedTick is the hub's tick in which the batch that is being written was queued; 0 if
+	// that does not matter.
+	queuedTick atomic.Int64
+
 	// owned by readPump
 	interval       time.Duration  // between messages at the full rate; 0 for no limit
 	budget         *budget.Budget // of the peer's address
@@ -390,6 +394,9 @@ func (c *Client) writePump() {
 	<-c.readDone
 	<-c.done // which the hub closes at the latest when it hears from readPump
 	c.closeTimer.Stop()
+	for b := range c.send { // which startClose has closed
+		b.markWritten()
+	}
 	if c.reason.Cause != protocol.NotDropped {
 		c.hub.counters.Drops[c.reason.Cause].Add(1)
 		c.hub.log.Printf("disconnected", "%s disconnected: %s", c, c.reason.Reason)

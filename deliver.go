@@ -33,10 +33,12 @@ const maxHeld = 2
 // which would not come to the end of it in time; else the error of a write.
 func (c *Client) writeBatches() error {
 	out := outbox{queue: c.send, protocol: c.protocol}
+	defer out.drop()
 	held := 0 // frames that go out with the next
 	for out.wait() && !c.isSlowConsumer() {
-		c.armWriteDeadline(1 + held)
 		first := out.take()
+		c.queuedTick.Store(first.tick)
+		c.armWriteDeadline(1 + held)
 		var err error
 		if first.frame != nil && !out.canMerge(len(first.text)) {
 			hold := first.text != nil && held < maxHeld && out.fill() // a ping is not held
@@ -102,6 +104,7 @@ func (c *Client) isSlowConsumer() bool {
 type piece struct {
 	text  []byte                     // nil for a ping
 	frame *websocket.PreparedMessage // the piece as a frame that all clients share, or nil
+	tick  int64                      // the hub's, when the batch was queued; 0 if that does not matter
 	ends  *batch                     // the batch that it is the last piece of, or nil
 }
 
@@ -153,7 +156,7 @@ func (o *outbox) open(b *batch) bool {
 
 // peek returns the next piece, which must be there.
 func (o *outbox) peek() piece {
-	var p piece
+	p := piece{tick: o.batch.tick}
 	if o.next == 0 {
 		payload := o.batch.payloads[o.protocol]
 		p.text, p.frame = payload.text, payload.frame
@@ -174,6 +177,14 @@ func (o *outbox) take() piece {
 		o.batch = nil
 	}
 	return p
+}
+
+// drop gives up what is left of the batch that was taken from the queue.
+func (o *outbox) drop() {
+	if o.batch != nil {
+		o.batch.markWritten()
+		o.batch = nil
+	}
 }
 
 // canMerge reports whether the next piece is there and may follow text of so many bytes

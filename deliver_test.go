@@ -113,7 +113,7 @@ func TestSlowListenerIsAlive(t *testing.T) {
 // if late.
 func TestSlowLineFallsBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const lines, rate = 6, 1000
+		const lines, rate = 6, 2000
 		chat := startChat(t, unlimited)
 		chat.network.Window = 16 << 10
 		ada := chat.join("")
@@ -123,7 +123,7 @@ func TestSlowLineFallsBehind(t *testing.T) {
 			ada.say(strings.Repeat(`"`, protocol.MaxText)) // two bytes each on chat.v1
 			synctest.Wait()
 		}
-		time.Sleep(12 * time.Second) // now three are under way, for 25 s
+		time.Sleep(6 * time.Second) // now three are under way, for 12 s
 		conn.send(wstest.Masked(wstest.Fin|wstest.Ping, "there?"))
 		time.Sleep(lines * 2 * protocol.MaxText / rate * time.Second)
 		chat.wantClients(2)

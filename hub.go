@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"chat/internal/backlog"
 	"chat/internal/history"
 	"chat/internal/metrics"
 	"chat/internal/presence"
@@ -21,6 +22,10 @@ const tickPeriod = time.Second
 // that wait share a batch.
 const broadcastSize = 256
 
+// shedLength is how many batches are in the queue of a client that the hub disconnects to
+// make room in a full backlog. The queue of a client that reads has fewer.
+const shedLength = 8
+
 // Hub is the room. One goroutine, run, owns everything under "owned by run"; everyone
 // else reaches it through the channels, by offer.
 type Hub struct {
@@ -32,9 +37,10 @@ type Hub struct {
 
 	log      *ratelog.Logger
 	counters *metrics.Counters
-	lastID   atomic.Int64 // of the last message; 0 before the first. Set by run
-	ticks    atomic.Int64 // tick periods since run began, from 1 on. Set by run
-	shared   atomic.Bool  // more than one user said something. Set by run
+	backlog  *backlog.Backlog // of all rooms
+	lastID   atomic.Int64     // of the last message; 0 before the first. Set by run
+	ticks    atomic.Int64     // tick periods since run began, from 1 on. Set by run
+	shared   atomic.Bool      // more than one user said something. Set by run
 
 	// owned by run
 	clients           map[*Client]bool
@@ -72,6 +78,7 @@ func newHub(log *ratelog.Logger, counters *metrics.Counters, afterID int64) *Hub
 		stopped:      make(chan struct{}),
 		log:          log,
 		counters:     counters,
+		backlog:      backlog.New(),
 		clients:      make(map[*Client]bool),
 		members:      presence.New(now),
 		history:      history.New(now, afterID),
@@ -137,7 +144,9 @@ func (h *Hub) join(c *Client) {
 	entries, missed := h.history.Since(c.resumeAfter)
 	hello := protocol.Hello{Room: c.room, Name: c.name, UserID: c.userID, LastID: h.history.LastID(), Missed: missed}
 	text := append(append(hello.Encode(), '\n'), h.members.Online().Encode()...)
-	c.send <- newGreeting(text, entries) // its queue is still empty
+	greeting := newGreeting(text, entries)
+	greeting.expect(1, h.ticks.Load(), h.backlog)
+	c.send <- greeting // its queue is still empty
 }
 
 // publish takes a message, with all that wait for the hub now, and sends them as one batch.
@@ -196,6 +205,7 @@ func (h *Hub) flush() {
 	}
 	firstAt := h.builder.firstAt
 	b := h.builder.take()
+	b.expect(len(h.clients), h.ticks.Load(), h.backlog)
 	h.coalescer.begin(b, len(h.clients))
 	queued := 0
 	for c := range h.clients {
@@ -208,6 +218,18 @@ func (h *Hub) flush() {
 	h.counters.Batches.Add(1)
 	h.counters.Messages.Add(int64(lines))
 	h.counters.Deliveries.Add(int64(lines * queued))
+	if h.backlog.IsFull() {
+		h.shed()
+	}
+}
+
+// shed disconnects the clients that are far behind.
+func (h *Hub) shed() {
+	for c := range h.clients {
+		if len(c.send) >= shedLength {
+			h.drop(c, slowConsumer)
+		}
+	}
 }
 
 // enqueue queues a batch for a client. If the queue is full, it drops the client as a slow
@@ -217,6 +239,7 @@ func (h *Hub) enqueue(c *Client, b *batch) bool {
 	case c.send <- b:
 		return true
 	default:
+		b.markWritten() // it never will be
 		h.drop(c, slowConsumer)
 		return false
 	}
@@ -225,6 +248,9 @@ func (h *Hub) enqueue(c *Client, b *batch) bool {
 // offerNotice queues a batch for the clients that speak p, except those whose queue is
 // full: they have something better to read.
 func (h *Hub) offerNotice(p protocol.Protocol, b *batch) {
+	if b != ping {
+		b.expect(h.clientsByProtocol[p], h.ticks.Load(), h.backlog)
+	}
 	for c := range h.clients {
 		if c.protocol != p {
 			continue
@@ -232,6 +258,7 @@ func (h *Hub) offerNotice(p protocol.Protocol, b *batch) {
 		select {
 		case c.send <- b:
 		default:
+			b.markWritten() // it never will be
 		}
 	}
 }
@@ -239,10 +266,17 @@ func (h *Hub) offerNotice(p protocol.Protocol, b *batch) {
 // tick does what is due once in a tickPeriod or less often.
 func (h *Hub) tick(now time.Time) {
 	ticks := h.ticks.Add(1)
+	maxAge := int64(h.backlog.MaxAge() / tickPeriod)
 	for c := range h.clients {
-		if deadline := c.writeDeadlineTick.Load(); deadline > 0 && ticks > deadline {
+		deadline := c.writeDeadlineTick.Load()
+		if deadline == 0 {
+			continue // nothing is being written
+		}
+		if ticks > deadline {
 			h.drop(c, writeTimeout)
 			c.conn.Close() // no close frame would get through
+		} else if queued := c.queuedTick.Load(); queued > 0 && ticks-queued > maxAge {
+			h.drop(c, slowConsumer)
 		}
 	}
 	if now.Sub(h.pingedAt) >= pingPeriod {
@@ -264,7 +298,11 @@ func (h *Hub) drop(c *Client, reason protocol.Disconnect) {
 	delete(h.clients, c)
 	h.clientsByProtocol[c.protocol]--
 	h.members.Leave(c.userID)
-	c.startClose(reason, closeWait)
+	wait := closeWait
+	if h.backlog.IsFull() {
+		wait = lingerWait // for what is in its queue takes up memory until then
+	}
+	c.startClose(reason, wait)
 }
 
 // shutdown sends what was said so far and disconnects everyone.

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"chat/internal/backlog"
 	"chat/internal/protocol"
 	"chat/internal/wstest"
 )
@@ -310,5 +311,73 @@ func TestIdleHTTPMakesPlace(t *testing.T) {
 			chat.join("").leave()
 			chat.ask(badKey)
 		}
+	})
+}
+
+// Clients that do not read, a few in each of many rooms: what is queued for them in sum is
+// bounded, they are told why they go, and nobody who reads notices.
+func TestSlowConsumersInManyRooms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rooms, limit = 40, 8 << 20
+		chat := startChat(t, unlimited)
+		chat.rooms.backlog = backlog.WithLimit(limit)
+		speakers := make([]*person, rooms)
+		for i := range speakers {
+			room := fmt.Sprint("room=r", i)
+			speakers[i] = chat.join(room)
+			window := chat.network.Window
+			chat.network.Window = 4 << 10
+			for range 2 {
+				chat.upgradeTo(room, protocol.ChatV1)
+			}
+			chat.network.Window = window
+		}
+		most := int64(0)
+		text := strings.Repeat("x", protocol.MaxText)
+		for range 300 { // far more than fits into all queues
+			for _, p := range speakers {
+				p.say(text)
+			}
+			synctest.Wait()
+			most = max(most, chat.rooms.backlog.Bytes())
+			for _, p := range speakers {
+				p.want(text)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		if most > limit*5/4 {
+			t.Errorf("up to %d bytes were queued, the limit is %d", most, limit)
+		}
+		if most < limit/2 {
+			t.Errorf("only %d bytes were queued, which shows nothing", most)
+		}
+		chat.wantClients(rooms)
+		chat.wantMetrics(fmt.Sprintf("chat_drops_total{reason=%q} %d", protocol.SlowConsumer, 2*rooms))
+	})
+}
+
+// A client that reads all the time, but less than is said, is disconnected when it is half a
+// minute behind, and told why.
+func TestHalfAMinuteBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := captureLog(t)
+		chat := startChat(t, unlimited)
+		ada := chat.join("")
+		chat.network.Window = 1 << 10
+		slow := chat.upgrade().readSlowly(2000)
+		begin := time.Now()
+		for range 150 {
+			ada.say(strings.Repeat("x", 3000))
+			time.Sleep(time.Second)
+			if slow.count("too slow") > 0 {
+				break
+			}
+		}
+		// It falls a third of a second behind in each second.
+		if took := time.Since(begin); took < 75*time.Second || took > 105*time.Second {
+			t.Errorf("disconnected after %v", took)
+		}
+		chat.wantClients(1)
+		wantLogged(t, log, 1, "disconnected: too slow")
 	})
 }

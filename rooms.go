@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"chat/internal/backlog"
 	"chat/internal/metrics"
 	"chat/internal/ratelog"
 )
@@ -33,6 +34,7 @@ type rooms struct {
 	running  sync.WaitGroup  // of the hubs' run
 	log      *ratelog.Logger
 	counters *metrics.Counters
+	backlog  *backlog.Backlog
 
 	mu     sync.Mutex
 	named  map[string]*room
@@ -50,7 +52,7 @@ type room struct {
 
 // newRooms returns the lobby. Its hub runs until ctx is done, as will those of all rooms.
 func newRooms(ctx context.Context, log *ratelog.Logger, counters *metrics.Counters) *rooms {
-	rs := &rooms{ctx: ctx, log: log, counters: counters, named: make(map[string]*room)}
+	rs := &rooms{ctx: ctx, log: log, counters: counters, backlog: backlog.New(), named: make(map[string]*room)}
 	rs.open(lobby)
 	return rs
 }
@@ -60,6 +62,7 @@ func newRooms(ctx context.Context, log *ratelog.Logger, counters *metrics.Counte
 func (rs *rooms) open(name string) *room {
 	ctx, stop := context.WithCancel(rs.ctx)
 	r := &room{hub: newHub(rs.log, rs.counters, rs.lastID), stop: stop}
+	r.hub.backlog = rs.backlog
 	rs.named[name] = r
 	rs.running.Go(func() { r.hub.run(ctx) })
 	return r

@@ -256,7 +256,7 @@ func serveHealth(w http.ResponseWriter, _ *http.Request) {
 // serveMetrics answers with the metrics.
 func (s *server) serveMetrics(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", metrics.ContentType)
-	w.Write(s.counters.Text(metrics.Gauges{Rooms: s.rooms.count(), HTTPConnections: s.conns.HTTP(), ThrottledAddresses: s.budgets.Throttled()})) // an error says that nobody waits for it
+	w.Write(s.counters.Text(metrics.Gauges{Rooms: s.rooms.count(), HTTPConnections: s.conns.HTTP(), ThrottledAddresses: s.budgets.Throttled(), UndeliveredBytes: s.rooms.backlog.Bytes()})) // an error says that nobody waits for it
 }
 
 // handleWs admits a client to a room, or answers why not. The order of the checks is part

@@ -59,8 +59,9 @@ func (h *Histogram) Add(d time.Duration) {
 // Gauges are what others count, as it is now.
 type Gauges struct {
 	Rooms              int
-	HTTPConnections    int // that are no client's
-	ThrottledAddresses int // that have connections which wait
+	HTTPConnections    int   // that are no client's
+	ThrottledAddresses int   // that have connections which wait
+	UndeliveredBytes   int64 // of batches that are queued and not written to all their clients
 }
 
 // Text returns everything in the Prometheus text format.
@@ -86,6 +87,7 @@ func (c *Counters) Text(g Gauges) []byte {
 	t.single("chat_messages_total", "counter", "Messages taken by a room.", c.Messages.Load())
 	t.single("chat_batches_total", "counter", "Batches in which messages were sent.", c.Batches.Load())
 	t.single("chat_deliveries_total", "counter", "Messages queued for a connection as they were said, once for each connection.", c.Deliveries.Load())
+	t.single("chat_undelivered_bytes", "gauge", "Memory of batches that are queued and not yet written to all their clients.", g.UndeliveredBytes)
 	t.family("chat_drops_total", "counter", "Connections that the server ended, by reason, a stop aside.")
 	for cause := protocol.NotDropped + 1; cause < protocol.NumCauses; cause++ {
 		fmt.Fprintf(&t, "chat_drops_total{reason=%q} %d\n", cause, c.Drops[cause].Load())
