@@ -52,6 +52,11 @@ const (
 	// copies in each of two protocols, and the same for all clients.
 	queueSize = 256
 
+	// sendBuffer is the size in bytes of a socket's send buffer. The system's own grows to
+	// megabytes. A peer that reads slowly but steadily would then look dead: a ping waits behind
+	// all that is in the buffer, and a writer is woken only when a third of it is free.
+	sendBuffer = 128 << 10
+
 	// burst is how much a client may send at once: as much as its rate allows in this time.
 	burst = 10 * time.Second
 
@@ -155,6 +160,9 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(h.ResponseWriter).Hijack()
 	if err != nil {
 		return nil, nil, err
+	}
+	if conn, ok := conn.(interface{ SetWriteBuffer(bytes int) error }); ok {
+		conn.SetWriteBuffer(sendBuffer) // if it fails, the system's own size will do
 	}
 	h.line = &cork.Conn{Conn: conn}
 	h.inbound = &inbound.Conn{Conn: h.line}
