@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -52,11 +51,6 @@ const (
 	// copies in each of two protocols, and the same for all clients.
 	queueSize = 256
 
-	// sendBuffer is the size in bytes of a socket's send buffer. The system's own grows to
-	// megabytes. A peer that reads slowly but steadily would then look dead: a ping waits behind
-	// all that is in the buffer, and a writer is woken only when a third of it is free.
-	sendBuffer = 128 << 10
-
 	// burst is how much a client may send at once: as much as its rate allows in this time.
 	burst = 10 * time.Second
 
@@ -72,6 +66,8 @@ var (
 	writeTimeout   = protocol.Disconnect{Code: websocket.CloseTryAgainLater, Reason: fmt.Sprintf("did not take a frame within %v", writeWait), Cause: protocol.WriteTimedOut}
 	idleTimeout    = protocol.Disconnect{Code: websocket.CloseGoingAway, Reason: fmt.Sprintf("nothing heard for %v", pongWait), Cause: protocol.Idle}
 	messageTimeout = protocol.Disconnect{Code: websocket.CloseGoingAway, Reason: fmt.Sprintf("a message was not whole within %v", pongWait), Cause: protocol.IncompleteMessage}
+
+	largeMessageTimeout = protocol.Disconnect{Code: websocket.CloseGoingAway, Reason: fmt.Sprintf("a long message was not whole within %v", largeMessageWait), Cause: protocol.IncompleteMessage}
 )
 
 // Client is one connection. Two goroutines serve it: readPump, which alone reads from the
@@ -120,18 +116,18 @@ type Client struct {
 // identity the server has filled in. It calls release, once, when nothing of the connection
 // is left, and says whether it had hijacked that from the HTTP server.
 func serveWs(c *Client, upgrader *websocket.Upgrader, w http.ResponseWriter, r *http.Request, release func(hijacked bool)) {
-	h := &hijacker{ResponseWriter: w}
+	h := &inbound.Hijacker{ResponseWriter: w}
 	conn, err := upgrader.Upgrade(h, r, nil)
 	if err != nil {
-		release(h.line != nil) // the peer has its answer, or is gone
+		release(h.Conn != nil) // the peer has its answer, or is gone
 		return
 	}
 	conn.SetCompressionLevel(0) // none was agreed on; so a prepared frame is framed once for all
-	c.conn, c.line = conn, h.line
+	c.conn, c.line = conn, h.Conn.Conn
 	if conn.Subprotocol() == protocol.Subprotocol {
 		c.protocol = protocol.ChatV1
 	}
-	h.inbound.Limit = c.protocol.ReadLimit()
+	h.Conn.Limit = c.protocol.ReadLimit()
 	c.send = make(chan *batch, queueSize)
 	c.done = make(chan struct{})
 	c.readDone = make(chan struct{})
@@ -145,28 +141,6 @@ func serveWs(c *Client, upgrader *websocket.Upgrader, w http.ResponseWriter, r *
 		c.hub.counters.Ended[c.protocol].Add(1)
 		release(true)
 	}()
-}
-
-// A hijacker is the answer to a request whose connection the library takes over. The
-// library then reads through inbound, and writes through line.
-type hijacker struct {
-	http.ResponseWriter
-	line    *cork.Conn
-	inbound *inbound.Conn
-}
-
-// Hijack takes the connection over from the HTTP server.
-func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, buffered, err := http.NewResponseController(h.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	if conn, ok := conn.(interface{ SetWriteBuffer(bytes int) error }); ok {
-		conn.SetWriteBuffer(sendBuffer) // if it fails, the system's own size will do
-	}
-	h.line = &cork.Conn{Conn: conn}
-	h.inbound = &inbound.Conn{Conn: h.line}
-	return h.inbound, buffered, nil
 }
 
 // startClose starts the end of the connection. It is called once: by the hub for a client
@@ -286,6 +260,9 @@ func (c *Client) readMessage(r io.Reader) (protocol.ClientMessage, error) {
 		n, err := r.Read(buf[len(buf):min(cap(buf), most)])
 		if err == io.EOF {
 			break
+		}
+		if isTimeout(err) && len(buf) > smallMessage {
+			return protocol.ClientMessage{}, largeMessageTimeout
 		}
 		if isTimeout(err) {
 			return protocol.ClientMessage{}, messageTimeout

@@ -6,8 +6,9 @@ import (
 	"chat/internal/protocol"
 )
 
-// How batches become frames, and frames writes. The invariants:
+// How batches get into queues and become frames, and frames writes. The invariants:
 //
+//   - The hub alone puts batches into queues, and never waits for a client to take one.
 //   - writePump alone writes data frames, and alone holds the connection's cork. Under the
 //     library's lock readPump may write a pong, and the library a close frame, at any time.
 //   - A client receives the text of every batch in its queue, in order, each line once;
@@ -27,6 +28,50 @@ import (
 // maxHeld is how many frames are held back, at most, to go out with the next in one write.
 // Each adds writeWait to the time that this write may take.
 const maxHeld = 2
+
+// shedLength is how many batches are in the queue of a client that the hub disconnects to
+// make room in a full backlog. The queue of a client that reads has fewer.
+const shedLength = 8
+
+// shed disconnects the clients that are far behind.
+func (h *Hub) shed() {
+	for c := range h.clients {
+		if len(c.send) >= shedLength {
+			h.drop(c, slowConsumer)
+		}
+	}
+}
+
+// enqueue queues a batch for a client. If the queue is full, it drops the client as a slow
+// consumer and reports false: to wait for it would be to let it set everyone's pace.
+func (h *Hub) enqueue(c *Client, b *batch) bool {
+	select {
+	case c.send <- b:
+		return true
+	default:
+		b.markWritten() // it never will be
+		h.drop(c, slowConsumer)
+		return false
+	}
+}
+
+// offerNotice queues a batch for the clients that speak p, except those whose queue is
+// full: they have something better to read.
+func (h *Hub) offerNotice(p protocol.Protocol, b *batch) {
+	if b != ping {
+		b.expect(h.clientsByProtocol[p], h.ticks.Load(), h.backlog)
+	}
+	for c := range h.clients {
+		if c.protocol != p {
+			continue
+		}
+		select {
+		case c.send <- b:
+		default:
+			b.markWritten() // it never will be
+		}
+	}
+}
 
 // writeBatches writes what the hub queues for the client. It returns nil when the hub has
 // closed the queue and everything in it is written, or the client is a slow consumer,
@@ -87,6 +132,19 @@ func (c *Client) writeMerged(first piece, out *outbox) error {
 // takes longer than writeWait for each of them.
 func (c *Client) armWriteDeadline(frames int) {
 	c.writeDeadlineTick.Store(c.hub.ticks.Load() + int64(frames)*int64(writeWait/tickPeriod))
+}
+
+// isOverdue reports whether the write under way takes too long, or writes a batch that was
+// queued more than maxAge ticks ago, and the reason to disconnect the client then.
+func (c *Client) isOverdue(ticks, maxAge int64) (reason protocol.Disconnect, overdue bool) {
+	deadline, queued := c.writeDeadlineTick.Load(), c.queuedTick.Load()
+	switch {
+	case deadline == 0: // nothing is being written
+		return reason, false
+	case ticks > deadline:
+		return writeTimeout, true
+	}
+	return slowConsumer, queued > 0 && ticks-queued > maxAge
 }
 
 // isSlowConsumer reports whether the hub has disconnected the client as one.

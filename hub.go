@@ -22,10 +22,6 @@ const tickPeriod = time.Second
 // that wait share a batch.
 const broadcastSize = 256
 
-// shedLength is how many batches are in the queue of a client that the hub disconnects to
-// make room in a full backlog. The queue of a client that reads has fewer.
-const shedLength = 8
-
 // Hub is the room. One goroutine, run, owns everything under "owned by run"; everyone
 // else reaches it through the channels, by offer.
 type Hub struct {
@@ -49,7 +45,6 @@ type Hub struct {
 	history           *history.History
 	builder           batchBuilder // messages taken and not yet queued
 	coalescer         *coalescer   // when to take the next
-	firstSpeaker      string       // the user who said the first message
 	line              []byte       // scratch: one message in the classic protocol
 	pingedAt          time.Time    // when all clients were last pinged
 }
@@ -182,13 +177,7 @@ func (h *Hub) deliver(m message) {
 	msg := protocol.Message{UserID: m.sender.userID, Name: m.sender.name, Text: m.Text, ClientMsgID: m.ClientMsgID}
 	entry := h.history.Add(msg, now)
 	h.lastID.Store(entry.ID)
-	switch h.firstSpeaker {
-	case "":
-		h.firstSpeaker = m.sender.userID
-	case m.sender.userID:
-	default:
-		h.shared.Store(true)
-	}
+	h.shared.Store(h.history.Shared())
 	h.line = msg.AppendClassic(h.line[:0])
 	lines := [protocol.NumProtocols][]byte{protocol.Classic: h.line, protocol.ChatV1: entry.Payload}
 	if !h.builder.fits(lines) {
@@ -223,60 +212,13 @@ func (h *Hub) flush() {
 	}
 }
 
-// shed disconnects the clients that are far behind.
-func (h *Hub) shed() {
-	for c := range h.clients {
-		if len(c.send) >= shedLength {
-			h.drop(c, slowConsumer)
-		}
-	}
-}
-
-// enqueue queues a batch for a client. If the queue is full, it drops the client as a slow
-// consumer and reports false: to wait for it would be to let it set everyone's pace.
-func (h *Hub) enqueue(c *Client, b *batch) bool {
-	select {
-	case c.send <- b:
-		return true
-	default:
-		b.markWritten() // it never will be
-		h.drop(c, slowConsumer)
-		return false
-	}
-}
-
-// offerNotice queues a batch for the clients that speak p, except those whose queue is
-// full: they have something better to read.
-func (h *Hub) offerNotice(p protocol.Protocol, b *batch) {
-	if b != ping {
-		b.expect(h.clientsByProtocol[p], h.ticks.Load(), h.backlog)
-	}
-	for c := range h.clients {
-		if c.protocol != p {
-			continue
-		}
-		select {
-		case c.send <- b:
-		default:
-			b.markWritten() // it never will be
-		}
-	}
-}
-
 // tick does what is due once in a tickPeriod or less often.
 func (h *Hub) tick(now time.Time) {
 	ticks := h.ticks.Add(1)
 	maxAge := int64(h.backlog.MaxAge() / tickPeriod)
 	for c := range h.clients {
-		deadline := c.writeDeadlineTick.Load()
-		if deadline == 0 {
-			continue // nothing is being written
-		}
-		if ticks > deadline {
-			h.drop(c, writeTimeout)
-			c.conn.Close() // no close frame would get through
-		} else if queued := c.queuedTick.Load(); queued > 0 && ticks-queued > maxAge {
-			h.drop(c, slowConsumer)
+		if reason, overdue := c.isOverdue(ticks, maxAge); overdue {
+			h.drop(c, reason)
 		}
 	}
 	if now.Sub(h.pingedAt) >= pingPeriod {
@@ -299,8 +241,11 @@ func (h *Hub) drop(c *Client, reason protocol.Disconnect) {
 	h.clientsByProtocol[c.protocol]--
 	h.members.Leave(c.userID)
 	wait := closeWait
-	if h.backlog.IsFull() {
-		wait = lingerWait // for what is in its queue takes up memory until then
+	switch {
+	case reason == writeTimeout:
+		wait = 0 // no close frame would get through
+	case h.backlog.IsFull():
+		wait = lingerWait // what is in its queue takes up memory until then
 	}
 	c.startClose(reason, wait)
 }

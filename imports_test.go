@@ -87,7 +87,7 @@ var imports = map[string][]string{
 	"chat/internal/connlimit": {},
 	"chat/internal/cork":      {},
 	"chat/internal/history":   {"chat/internal/protocol"},
-	"chat/internal/inbound":   {"chat/internal/protocol"},
+	"chat/internal/inbound":   {"chat/internal/cork", "chat/internal/protocol"},
 	"chat/internal/metrics":   {"chat/internal/protocol"},
 	"chat/internal/presence":  {"chat/internal/protocol"},
 	"chat/internal/protocol":  {},

@@ -31,6 +31,8 @@ type History struct {
 	byKey   map[dedupeKey]*Entry // those whose sender gave an id
 	lastID  int64                // of the last message, or when the history began
 	goneID  int64                // of the last message that is no longer kept
+	first   string               // the user who said the first message
+	shared  bool                 // another user said something
 }
 
 // An Entry is a kept message.
@@ -55,6 +57,9 @@ func New(now time.Time, after int64) *History {
 // than all earlier ids and smaller than all later ones.
 func (h *History) LastID() int64 { return h.lastID }
 
+// Shared reports whether more than one user said something, kept or not.
+func (h *History) Shared() bool { return h.shared }
+
 // Find returns the kept message that a user sent under an id of its own, nil if there is
 // none.
 func (h *History) Find(userID, clientMsgID string) *Entry {
@@ -68,6 +73,10 @@ func (h *History) Add(m protocol.Message, now time.Time) *Entry {
 	h.lastID = max(h.lastID+1, now.UnixMicro())
 	m.ID, m.Time = h.lastID, now
 	e := &Entry{h.lastID, m.Encode(), dedupeKey{m.UserID, m.ClientMsgID}}
+	if h.first == "" {
+		h.first = m.UserID
+	}
+	h.shared = h.shared || m.UserID != h.first
 	h.entries = append(h.entries, e)
 	h.bytes += len(e.Payload)
 	if m.ClientMsgID != "" {

@@ -7,9 +7,9 @@ package inbound
 
 import (
 	"encoding/binary"
-	"net"
 	"time"
 
+	"chat/internal/cork"
 	"chat/internal/protocol"
 )
 
@@ -23,7 +23,7 @@ const period = 100 * time.Millisecond
 
 // A Conn is a connection whose incoming frames are looked at. One goroutine reads from it.
 type Conn struct {
-	net.Conn
+	*cork.Conn
 
 	// Limit is the length in bytes of a message, at most. It may be set between reads.
 	Limit int

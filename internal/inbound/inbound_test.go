@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"chat/internal/cork"
 	"chat/internal/protocol"
 	"chat/internal/wstest"
 )
@@ -22,7 +23,7 @@ func (s source) Read(p []byte) (int, error) { return s.r.Read(p) }
 
 // readAll reads through a Conn, so many bytes at a time.
 func readAll(send string, size int) (passed string, err error) {
-	c := &Conn{Conn: source{r: strings.NewReader(send)}, Limit: 100}
+	c := &Conn{Conn: &cork.Conn{Conn: source{r: strings.NewReader(send)}}, Limit: 100}
 	var all strings.Builder
 	buf := make([]byte, size)
 	for {
@@ -98,7 +99,7 @@ func TestSlowFragments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in, out := net.Pipe()
 		defer in.Close()
-		c := &Conn{Conn: in, Limit: 100}
+		c := &Conn{Conn: &cork.Conn{Conn: in}, Limit: 100}
 		go func() {
 			defer out.Close()
 			for range 3 * maxFragments {
@@ -119,7 +120,7 @@ func TestSlowFragments(t *testing.T) {
 func BenchmarkRead(b *testing.B) {
 	frame := wstest.Masked(wstest.Fin|wstest.Text, strings.Repeat("x", 64))
 	r := strings.NewReader(frame)
-	c := &Conn{Conn: source{r: r}, Limit: 4096}
+	c := &Conn{Conn: &cork.Conn{Conn: source{r: r}}, Limit: 4096}
 	buf := make([]byte, 512)
 	b.ReportAllocs()
 	for b.Loop() {
