@@ -20,7 +20,7 @@ import (
 // instance. It must cost much less than the server, so a client is a descriptor, a
 // parser and a position in the record, and reads are large.
 type generator struct {
-	order
+	loadSpec
 	epoll   int
 	timer   int // ticks when the next line is due, at a fixed rate
 	clients []*client
@@ -28,29 +28,29 @@ type generator struct {
 	buf     []byte // for reading
 	out     []byte // for writing
 
-	record     *record
-	speakers   []*client // some of the clients
-	talking    bool      // they answer their own lines with the next
-	joined     int       // clients let in so far
-	thrownOut  int
-	deliveries int // lines heard, all clients together
+	record       *record
+	speakers     []*client // some of the clients
+	refilling    bool      // they answer their own lines with the next
+	joined       int       // clients let in so far
+	disconnected int
+	deliveries   int // lines heard, all clients together
 
 	// at a fixed rate
 	start     time.Time // when line 0 is due; zero when nothing is
-	due       int       // the next line to say
+	nextLine  int       // the next line to say
 	latencies []time.Duration
 }
 
 type client struct {
-	fd      int
-	joined  bool
-	gone    bool
-	head    []byte // of the server's answer to the upgrade request, until it is whole
-	frames  parser
-	ear     ear
-	speaker int // -1 for one who only listens
-	back    int // a speaker's own lines that it has heard
-	sampled bool
+	fd       int
+	joined   bool
+	closed   bool
+	head     []byte // of the server's answer to the upgrade request, until it is whole
+	frames   parser
+	listener listener
+	speaker  int // -1 for one who only listens
+	returned int // a speaker's own lines that it has heard
+	sampled  bool
 }
 
 const (
@@ -63,12 +63,12 @@ const (
 
 // generate puts one server under one load. A fault of the server is in the result; an
 // error is ours.
-func generate(o order) (result, error) {
+func generate(spec loadSpec) (result, error) {
 	g := &generator{
-		order:  o,
-		timer:  -1,
-		record: newRecord(o.Protocol, o.Speakers),
-		buf:    make([]byte, 256<<10),
+		loadSpec: spec,
+		timer:    -1,
+		record:   newRecord(spec.Subprotocol, spec.Speakers),
+		buf:      make([]byte, 256<<10),
 	}
 	var err error
 	if g.epoll, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
@@ -78,7 +78,7 @@ func generate(o order) (result, error) {
 
 	var r result
 	err = g.measure(&r)
-	r.ThrownOut = g.thrownOut
+	r.Disconnected = g.disconnected
 	var f fault
 	switch {
 	case errors.As(err, &f):
@@ -93,7 +93,7 @@ func generate(o order) (result, error) {
 
 func (g *generator) close() {
 	for _, c := range g.clients {
-		g.leave(c)
+		g.closeClient(c)
 	}
 	if g.timer >= 0 {
 		syscall.Close(g.timer)
@@ -104,24 +104,24 @@ func (g *generator) close() {
 // measure is one run: all come in, the room settles, some speak, and at the end
 // everyone must have heard everything.
 func (g *generator) measure(r *result) error {
-	if err := g.arrive(r); err != nil {
+	if err := g.measureJoin(r); err != nil {
 		return err
 	}
 	if g.Speakers > 0 {
-		if err := g.converse(r); err != nil {
+		if err := g.measureDelivery(r); err != nil {
 			return err
 		}
 	}
 	return g.check()
 }
 
-// arrive measures what it takes the server to let all in, and to have them.
-func (g *generator) arrive(r *result) error {
+// measureJoin measures what it takes the server to let all in, and to have them.
+func (g *generator) measureJoin(r *result) error {
 	memory, err := residentMemory(g.PID)
 	if err != nil {
 		return err
 	}
-	before, err := g.now()
+	before, err := g.snapshot()
 	if err != nil {
 		return err
 	}
@@ -130,15 +130,15 @@ func (g *generator) arrive(r *result) error {
 	}
 	r.Joined = g.joined
 	r.JoinTime = time.Since(before.time)
-	if err := g.listen(g.Settle / 4); err != nil { // while the server finishes with the last ones
+	if err := g.receiveFor(g.Settle / 4); err != nil { // while the server finishes with the last ones
 		return err
 	}
-	after, err := g.now()
+	after, err := g.snapshot()
 	if err != nil {
 		return err
 	}
 	r.JoinCPU = after.cpu - before.cpu
-	if err := g.listen(g.Settle - g.Settle/4); err != nil {
+	if err := g.receiveFor(g.Settle - g.Settle/4); err != nil {
 		return err
 	}
 	settled, err := residentMemory(g.PID)
@@ -146,22 +146,22 @@ func (g *generator) arrive(r *result) error {
 	return err
 }
 
-// converse measures what it takes the server to pass on what the speakers say.
-func (g *generator) converse(r *result) error {
-	if err := g.talk(); err != nil {
+// measureDelivery measures what it takes the server to pass on what the speakers say.
+func (g *generator) measureDelivery(r *result) error {
+	if err := g.startSpeakers(); err != nil {
 		return err
 	}
-	if err := g.listen(g.WarmUp); err != nil {
+	if err := g.receiveFor(g.WarmUp); err != nil {
 		return err
 	}
-	before, err := g.now()
+	before, err := g.snapshot()
 	if err != nil {
 		return err
 	}
-	if err := g.listen(g.Window); err != nil {
+	if err := g.receiveFor(g.Window); err != nil {
 		return err
 	}
-	after, err := g.now()
+	after, err := g.snapshot()
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (g *generator) converse(r *result) error {
 	r.CPU = after.cpu - before.cpu
 	r.OwnCPU = after.own - before.own
 
-	g.talking = false
+	g.refilling = false
 	if err := g.drain(); err != nil {
 		return err
 	}
@@ -180,20 +180,20 @@ func (g *generator) converse(r *result) error {
 	return nil
 }
 
-// A moment is what the clocks and counters show at one time.
-type moment struct {
+// A snapshot is what the clocks and counters show at one time.
+type snapshot struct {
 	time       time.Time
 	cpu, own   time.Duration // used by the server and by the generator
 	deliveries int
 }
 
-func (g *generator) now() (moment, error) {
+func (g *generator) snapshot() (snapshot, error) {
 	cpu, err := cpuTime(g.PID)
 	if err != nil {
-		return moment{}, fault("the server is gone")
+		return snapshot{}, fault("the server is gone")
 	}
 	own, err := cpuTime(os.Getpid())
-	return moment{time.Now(), cpu, own, g.deliveries}, err
+	return snapshot{time.Now(), cpu, own, g.deliveries}, err
 }
 
 // join brings all clients in.
@@ -202,17 +202,17 @@ func (g *generator) join() error {
 	if err != nil {
 		return err
 	}
-	request := upgradeRequest(g.Addr, g.Protocol)
+	request := upgradeRequest(g.Addr, g.Subprotocol)
 	for deadline := time.Now().Add(joinLimit); g.joined < g.Listeners; {
 		for len(g.clients) < g.Listeners && len(g.clients)-g.joined < handshakes {
 			if err := g.connect(addr, request); err != nil {
 				return err
 			}
 		}
-		if err := g.step(deadline); err != nil {
+		if err := g.poll(deadline); err != nil {
 			return err
 		}
-		if g.thrownOut > 0 {
+		if g.disconnected > 0 {
 			return fault(fmt.Sprintf("ended a connection when %d were in", g.joined))
 		}
 		if time.Now().After(deadline) {
@@ -229,7 +229,7 @@ func (g *generator) connect(addr netip.AddrPort, request []byte) error {
 		return os.NewSyscallError("socket", err)
 	}
 	index := len(g.clients)
-	c := &client{fd: fd, speaker: -1, ear: ear{record: g.record}, sampled: index%sampleEvery == 0}
+	c := &client{fd: fd, speaker: -1, listener: listener{record: g.record}, sampled: index%sampleEvery == 0}
 	g.clients = append(g.clients, c)
 	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}); err != nil {
 		return os.NewSyscallError("connect", err)
@@ -253,19 +253,19 @@ func (g *generator) watch(fd int, name int32) error {
 	return os.NewSyscallError("epoll_ctl", syscall.EpollCtl(g.epoll, syscall.EPOLL_CTL_ADD, fd, &event))
 }
 
-// listen reads what comes, for so long.
-func (g *generator) listen(d time.Duration) error {
-	for then := time.Now().Add(d); time.Now().Before(then); {
-		if err := g.step(then); err != nil {
+// receiveFor reads what comes, for so long.
+func (g *generator) receiveFor(d time.Duration) error {
+	for until := time.Now().Add(d); time.Now().Before(until); {
+		if err := g.poll(until); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// step waits for something to read, at most until then, and reads it.
-func (g *generator) step(then time.Time) error {
-	wait := max(0, time.Until(then).Milliseconds()+1)
+// poll waits for something to read, at most until then, and reads it.
+func (g *generator) poll(until time.Time) error {
+	wait := max(0, time.Until(until).Milliseconds()+1)
 	n, errno := epollWait(g.epoll, g.events[:], wait)
 	if errno == syscall.EINTR {
 		return nil
@@ -274,7 +274,7 @@ func (g *generator) step(then time.Time) error {
 	}
 	for _, event := range g.events[:n] {
 		if !g.start.IsZero() {
-			if err := g.speak(); err != nil { // also between two reads, so as not to be late
+			if err := g.sendDue(); err != nil { // also between two reads, so as not to be late
 				return err
 			}
 		}
@@ -284,17 +284,17 @@ func (g *generator) step(then time.Time) error {
 			continue
 		}
 		ended := event.Events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0
-		if err := g.receive(g.clients[event.Fd], ended); err != nil {
+		if err := g.read(g.clients[event.Fd], ended); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// receive reads all there is for a client. A short read emptied the line, unless the
+// read reads all there is for a client. A short read emptied the line, unless the
 // line has ended: that takes one more to see.
-func (g *generator) receive(c *client, ended bool) error {
-	for !c.gone {
+func (g *generator) read(c *client, ended bool) error {
+	for !c.closed {
 		n, errno := transfer(syscall.SYS_READ, c.fd, g.buf)
 		switch {
 		case errno == syscall.EINTR:
@@ -302,10 +302,10 @@ func (g *generator) receive(c *client, ended bool) error {
 		case errno == syscall.EAGAIN:
 			return nil
 		case errno != 0 || n == 0:
-			g.throwOut(c)
+			g.disconnect(c)
 			return nil
 		}
-		if err := g.take(c, g.buf[:n]); err != nil {
+		if err := g.handle(c, g.buf[:n]); err != nil {
 			return err
 		}
 		if n < len(g.buf) && !ended {
@@ -315,15 +315,15 @@ func (g *generator) receive(c *client, ended bool) error {
 	return nil
 }
 
-// take handles what was read for a client.
-func (g *generator) take(c *client, data []byte) error {
+// handle handles what was read for a client.
+func (g *generator) handle(c *client, data []byte) error {
 	if !c.joined {
 		c.head = append(c.head, data...)
 		end := bytes.Index(c.head, []byte("\r\n\r\n"))
 		if end < 0 {
 			return nil
 		}
-		if err := checkUpgrade(c.head[:end+2], g.Protocol); err != nil {
+		if err := checkUpgrade(c.head[:end+2], g.Subprotocol); err != nil {
 			return err
 		}
 		data = c.head[end+4:]
@@ -335,33 +335,33 @@ func (g *generator) take(c *client, data []byte) error {
 	for c.frames.scan() {
 		switch c.frames.op {
 		case opText:
-			lines, err := c.ear.hear(c.frames.body, c.frames.end)
+			lines, err := c.listener.receive(c.frames.body, c.frames.end)
 			if err != nil {
 				return err
 			}
-			g.heard(c, lines)
+			g.count(c, lines)
 		case opPing:
 			if err := g.write(c, appendFrame(nil, opPong, c.frames.body)); err != nil {
 				return err
 			}
 		case opClose:
-			g.throwOut(c)
+			g.disconnect(c)
 			return nil
 		}
 	}
 	if c.frames.err != nil {
 		return c.frames.err
 	}
-	return g.answer(c)
+	return g.refill(c)
 }
 
-// heard counts the lines that have come to a client.
-func (g *generator) heard(c *client, lines []spoken) {
+// count counts the lines that have come to a client.
+func (g *generator) count(c *client, lines []lineID) {
 	g.deliveries += len(lines)
 	if c.speaker >= 0 {
 		for _, line := range lines {
 			if int(line.speaker) == c.speaker {
-				c.back++
+				c.returned++
 			}
 		}
 	}
@@ -376,8 +376,8 @@ func (g *generator) heard(c *client, lines []spoken) {
 	}
 }
 
-// talk has the speakers begin. They stand among the listeners at equal distances.
-func (g *generator) talk() error {
+// startSpeakers has the speakers begin. They stand among the listeners at equal distances.
+func (g *generator) startSpeakers() error {
 	for speaker := range g.Speakers {
 		c := g.clients[speaker*g.Listeners/g.Speakers]
 		c.speaker = speaker
@@ -387,23 +387,23 @@ func (g *generator) talk() error {
 		g.start = time.Now()
 		return g.setTimer()
 	}
-	g.talking = true
+	g.refilling = true
 	for _, c := range g.speakers {
-		if err := g.answer(c); err != nil {
+		if err := g.refill(c); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// answer has a speaker who waits for its own lines say as many again as have come.
-func (g *generator) answer(c *client) error {
-	if !g.talking || c.speaker < 0 || c.gone {
+// refill has a speaker who waits for its own lines say as many again as have come.
+func (g *generator) refill(c *client) error {
+	if !g.refilling || c.speaker < 0 || c.closed {
 		return nil
 	}
 	out := g.out[:0]
-	for g.record.said[c.speaker]-c.back < g.InFlight {
-		out = g.appendNext(out, c.speaker)
+	for g.record.sent[c.speaker]-c.returned < g.InFlight {
+		out = g.appendNextLine(out, c.speaker)
 	}
 	g.out = out
 	if len(out) == 0 {
@@ -412,29 +412,29 @@ func (g *generator) answer(c *client) error {
 	return g.write(c, out)
 }
 
-// appendNext appends the frame with a speaker's next line.
-func (g *generator) appendNext(b []byte, speaker int) []byte {
+// appendNextLine appends the frame with a speaker's next line.
+func (g *generator) appendNextLine(b []byte, speaker int) []byte {
 	var payload [128]byte
-	text := appendMessage(payload[:0], g.Protocol, speaker, g.record.said[speaker])
-	g.record.said[speaker]++
+	text := appendMessage(payload[:0], g.Subprotocol, speaker, g.record.sent[speaker])
+	g.record.sent[speaker]++
 	return appendFrame(b, opText, text)
 }
 
-// speak says what is due. The speakers take turns.
-func (g *generator) speak() error {
+// sendDue says what is due. The speakers take turns.
+func (g *generator) sendDue() error {
 	now := time.Since(g.start)
 	for {
-		due := dueTime(g.due, g.Rate)
+		due := dueTime(g.nextLine, g.Rate)
 		if due > now || due >= g.WarmUp+g.Window {
 			return nil
 		}
-		speaker := g.due % g.Speakers
-		g.due++
+		speaker := g.nextLine % g.Speakers
+		g.nextLine++
 		c := g.speakers[speaker]
-		if c.gone {
+		if c.closed {
 			continue
 		}
-		g.out = g.appendNext(g.out[:0], speaker)
+		g.out = g.appendNextLine(g.out[:0], speaker)
 		if err := g.write(c, g.out); err != nil {
 			return err
 		}
@@ -471,15 +471,15 @@ func (g *generator) write(c *client, data []byte) error {
 	return os.NewSyscallError("write", errno)
 }
 
-// throwOut is for a client whose connection the server has ended.
-func (g *generator) throwOut(c *client) {
-	g.thrownOut++
-	g.leave(c)
+// disconnect is for a client whose connection the server has ended.
+func (g *generator) disconnect(c *client) {
+	g.disconnected++
+	g.closeClient(c)
 }
 
-func (g *generator) leave(c *client) {
-	if !c.gone {
-		c.gone = true
+func (g *generator) closeClient(c *client) {
+	if !c.closed {
+		c.closed = true
 		syscall.Close(c.fd)
 	}
 }
@@ -490,30 +490,30 @@ func (g *generator) drain() error {
 	const step = 20 * time.Millisecond
 	deadline := time.Now().Add(drainLimit)
 	quiet := time.Now()
-	for g.check() != nil && time.Since(quiet) < g.Patience && time.Now().Before(deadline) {
+	for g.check() != nil && time.Since(quiet) < g.IdleTimeout && time.Now().Before(deadline) {
 		before := g.deliveries
-		if err := g.listen(step); err != nil {
+		if err := g.receiveFor(step); err != nil {
 			return err
 		}
 		if g.deliveries > before {
 			quiet = time.Now()
 		}
 	}
-	return g.listen(step)
+	return g.receiveFor(step)
 }
 
 // check returns a fault unless those who stayed have heard each other, and all the same.
 func (g *generator) check() error {
 	for index, c := range g.clients {
-		if c.gone {
+		if c.closed {
 			continue
 		}
-		if c.speaker >= 0 && g.record.came[c.speaker] < g.record.said[c.speaker] {
+		if c.speaker >= 0 && g.record.received[c.speaker] < g.record.sent[c.speaker] {
 			return fault(fmt.Sprintf("speaker %d said %d lines, but only %d came",
-				c.speaker, g.record.said[c.speaker], g.record.came[c.speaker]))
+				c.speaker, g.record.sent[c.speaker], g.record.received[c.speaker]))
 		}
-		if c.ear.heard < len(g.record.lines) {
-			return fault(fmt.Sprintf("client %d has heard %d of %d lines", index, c.ear.heard, len(g.record.lines)))
+		if c.listener.received < len(g.record.lines) {
+			return fault(fmt.Sprintf("client %d has heard %d of %d lines", index, c.listener.received, len(g.record.lines)))
 		}
 	}
 	return nil

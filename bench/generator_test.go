@@ -16,7 +16,7 @@ import (
 
 // A room that lies: it passes on every line to everyone, in one order, but tells the last
 // who came in something else, if lie says so. It gets how many lines went before.
-type room struct {
+type testRoom struct {
 	lie    func(before int, line string) []string
 	forget int // after so many lines no more are passed on; 0 is never
 
@@ -25,7 +25,7 @@ type room struct {
 	before  int
 }
 
-func (r *room) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+func (r *testRoom) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	upgrader := websocket.Upgrader{Subprotocols: []string{"other"}}
 	conn, err := upgrader.Upgrade(w, request, nil)
 	if err != nil {
@@ -44,7 +44,7 @@ func (r *room) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	}
 }
 
-func (r *room) say(line string) {
+func (r *testRoom) say(line string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.forget > 0 && r.before >= r.forget {
@@ -64,7 +64,7 @@ func (r *room) say(line string) {
 
 // load puts the room under a short load, or what change makes of it. The first eight
 // lines are said however slow this machine is.
-func (r *room) load(t *testing.T, change func(*order)) result {
+func (r *testRoom) load(t *testing.T, change func(*loadSpec)) result {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -73,41 +73,41 @@ func (r *room) load(t *testing.T, change func(*order)) result {
 	server := &http.Server{Handler: r}
 	go server.Serve(l)
 	defer server.Close()
-	o := order{
+	spec := loadSpec{
 		Addr: l.Addr().String(), PID: os.Getpid(), Listeners: 20, Speakers: 4, InFlight: 2,
-		Settle: 10 * time.Millisecond, WarmUp: 10 * time.Millisecond, Window: 30 * time.Millisecond, Patience: 2 * time.Second,
+		Settle: 10 * time.Millisecond, WarmUp: 10 * time.Millisecond, Window: 30 * time.Millisecond, IdleTimeout: 2 * time.Second,
 	}
 	if change != nil {
-		change(&o)
+		change(&spec)
 	}
-	result, err := generate(o)
+	result, err := generate(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return result
 }
 
-// impatient is for rooms that are known to be silent in the end.
-func impatient(o *order) { o.Patience = 50 * time.Millisecond }
+// briefly is for rooms that are known to be silent in the end.
+func briefly(spec *loadSpec) { spec.IdleTimeout = 50 * time.Millisecond }
 
 func TestHonestRoom(t *testing.T) {
-	r := new(room).load(t, nil)
-	if r.Fault != "" || r.Joined != 20 || r.ThrownOut != 0 || r.CPU <= 0 || r.OwnCPU <= 0 {
+	r := new(testRoom).load(t, nil)
+	if r.Fault != "" || r.Joined != 20 || r.Disconnected != 0 || r.CPU <= 0 || r.OwnCPU <= 0 {
 		t.Errorf("%+v", r)
 	}
 }
 
 func TestFixedRate(t *testing.T) {
 	const stall = 20 * time.Millisecond
-	room := &room{lie: func(before int, line string) []string {
+	room := &testRoom{lie: func(before int, line string) []string {
 		if before == 25 { // in the window: everyone waits
 			time.Sleep(stall)
 		}
 		return []string{line}
 	}}
-	r := room.load(t, func(o *order) {
-		o.Rate, o.InFlight = 1000, 0
-		o.Window = 50 * time.Millisecond
+	r := room.load(t, func(spec *loadSpec) {
+		spec.Rate, spec.InFlight = 1000, 0
+		spec.Window = 50 * time.Millisecond
 	})
 	room.mu.Lock()
 	defer room.mu.Unlock()
@@ -151,36 +151,36 @@ func TestLyingRoom(t *testing.T) {
 			return []string{line}
 		},
 	} {
-		if r := (&room{lie: lie}).load(t, impatient); r.Fault == "" {
+		if r := (&testRoom{lie: lie}).load(t, briefly); r.Fault == "" {
 			t.Errorf("a room that %s: no fault in %+v", what, r)
 		}
 	}
 }
 
 func TestRoomThatThrowsOut(t *testing.T) {
-	room := new(room)
+	room := new(testRoom)
 	room.lie = func(before int, line string) []string {
 		if before == 5 {
 			room.clients[3].Close()
 		}
 		return []string{line}
 	}
-	if r := room.load(t, nil); r.Fault != "" || r.ThrownOut != 1 {
-		t.Errorf("%d thrown out, %v", r.ThrownOut, r)
+	if r := room.load(t, nil); r.Fault != "" || r.Disconnected != 1 {
+		t.Errorf("%d thrown out, %v", r.Disconnected, r)
 	}
 }
 
 // A speaker whose line goes missing for all would wait for it for ever.
 func TestRoomThatForgets(t *testing.T) {
-	room := new(room)
+	room := new(testRoom)
 	room.forget = 5
-	if r := room.load(t, impatient); r.Fault == "" {
+	if r := room.load(t, briefly); r.Fault == "" {
 		t.Errorf("%+v", r)
 	}
 }
 
 func TestRoomWithoutTheSubprotocol(t *testing.T) {
-	if r := new(room).load(t, func(o *order) { o.Protocol = chatV1 }); !r.NoProtocol {
+	if r := new(testRoom).load(t, func(spec *loadSpec) { spec.Subprotocol = chatV1 }); !r.NoProtocol {
 		t.Errorf("%+v", r)
 	}
 }

@@ -2,19 +2,19 @@ package main
 
 import "time"
 
-// An order is what the generator is to do to one server.
-type order struct {
-	Addr      string
-	PID       int
-	Protocol  string // the subprotocol to ask for; "" is the classic wire
-	Listeners int
-	Speakers  int           // some of the listeners
-	InFlight  int           // lines that each speaker has on their way, always; or
-	Rate      float64       // lines a second that are said at fixed times, all speakers together
-	Settle    time.Duration // between the last one's coming in and the first line
-	WarmUp    time.Duration // between the first line and the window
-	Window    time.Duration // in which deliveries and processor time are counted
-	Patience  time.Duration // after the last line: when nothing has come for so long, nothing will
+// A loadSpec is what the generator is to do to one server.
+type loadSpec struct {
+	Addr        string
+	PID         int
+	Subprotocol string // the subprotocol to ask for; "" is the classic wire
+	Listeners   int
+	Speakers    int           // some of the listeners
+	InFlight    int           // lines that each speaker has on their way, always; or
+	Rate        float64       // lines a second that are said at fixed times, all speakers together
+	Settle      time.Duration // between the last one's coming in and the first line
+	WarmUp      time.Duration // between the first line and the window
+	Window      time.Duration // in which deliveries and processor time are counted
+	IdleTimeout time.Duration // after the last line: when nothing has come for so long, nothing will
 }
 
 // A result is what came of it. Processor time is the server's, except for OwnCPU.
@@ -27,9 +27,9 @@ type result struct {
 	Deliveries        int           // lines heard in it, all listeners together
 	P50, P99          time.Duration // from when a line was due until it was heard, where they have a rate
 
-	ThrownOut  int    // connections that the server ended
-	NoProtocol bool   // the subprotocol is not spoken: nothing was measured
-	Fault      string // what the server got wrong; then nothing else counts
+	Disconnected int    // connections that the server ended
+	NoProtocol   bool   // the subprotocol is not spoken: nothing was measured
+	Fault        string // what the server got wrong; then nothing else counts
 }
 
 func (r result) rate() float64        { return float64(r.Deliveries) / r.Time.Seconds() }
@@ -41,21 +41,21 @@ func dueTime(line int, rate float64) time.Duration {
 	return time.Duration(float64(line) / rate * float64(time.Second))
 }
 
-// A load is an order with a name; only our own server is put under it if alone is true.
+// A load is a loadSpec with a name; only our own server is put under it if oursOnly is true.
 type load struct {
 	name string
-	order
-	alone bool
+	loadSpec
+	oursOnly bool
 }
 
 var loads = []load{
-	{name: "A", order: order{Listeners: 1000, Speakers: 10, InFlight: 1}},
-	{name: "B", order: order{Listeners: 1000, Speakers: 10, InFlight: 8}},
-	{name: "C", order: order{Listeners: 1000, Speakers: 200, InFlight: 1}},
-	{name: "C on chat.v1", order: order{Listeners: 1000, Speakers: 200, InFlight: 1, Protocol: chatV1}, alone: true},
-	{name: "D", order: order{Listeners: 1000, Speakers: 200, Rate: 500}},
-	{name: "E", order: order{Listeners: 1000, Speakers: 10, Rate: 50}},
-	{name: "E for 100", order: order{Listeners: 100, Speakers: 10, Rate: 50}},
-	{name: "E for 9,000", order: order{Listeners: 9000, Speakers: 10, Rate: 50}},
-	{name: "idle", order: order{Listeners: 5000, Settle: 3 * time.Second}},
+	{name: "A", loadSpec: loadSpec{Listeners: 1000, Speakers: 10, InFlight: 1}},
+	{name: "B", loadSpec: loadSpec{Listeners: 1000, Speakers: 10, InFlight: 8}},
+	{name: "C", loadSpec: loadSpec{Listeners: 1000, Speakers: 200, InFlight: 1}},
+	{name: "C on chat.v1", loadSpec: loadSpec{Listeners: 1000, Speakers: 200, InFlight: 1, Subprotocol: chatV1}, oursOnly: true},
+	{name: "D", loadSpec: loadSpec{Listeners: 1000, Speakers: 200, Rate: 500}},
+	{name: "E", loadSpec: loadSpec{Listeners: 1000, Speakers: 10, Rate: 50}},
+	{name: "E for 100", loadSpec: loadSpec{Listeners: 100, Speakers: 10, Rate: 50}},
+	{name: "E for 9,000", loadSpec: loadSpec{Listeners: 9000, Speakers: 10, Rate: 50}},
+	{name: "idle", loadSpec: loadSpec{Listeners: 5000, Settle: 3 * time.Second}},
 }

@@ -55,18 +55,18 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("bench: ")
 	if len(os.Args) == 2 && os.Args[1] == generatorCommand {
-		if err := serveOrder(); err != nil {
+		if err := runGenerator(); err != nil {
 			log.Fatal(err)
 		}
 		return
 	}
 
-	chosen := flag.String("loads", "", "which `loads`, separated by commas; all if empty")
+	names := flag.String("loads", "", "which `loads`, separated by commas; all if empty")
 	rounds := flag.Int("rounds", 2, "how many `rounds`, each of two runs a server and load")
 	seconds := flag.Float64("seconds", 4, "how many `seconds` to measure")
 	against := flag.String("against", "", "compare with this program `file`, another build of this server")
 	flag.Parse()
-	rows, err := chooseRows(*chosen)
+	rows, err := selectRows(*names)
 	switch {
 	case err != nil:
 		usageError("-loads: %v", err)
@@ -94,14 +94,14 @@ func usageError(format string, args ...any) {
 	os.Exit(2)
 }
 
-// serveOrder is the load generator's process: an order on standard input, the result
+// runGenerator is the load generator's process: a loadSpec on standard input, the result
 // on standard output.
-func serveOrder() error {
-	var o order
-	if err := json.NewDecoder(os.Stdin).Decode(&o); err != nil {
+func runGenerator() error {
+	var spec loadSpec
+	if err := json.NewDecoder(os.Stdin).Decode(&spec); err != nil {
 		return err
 	}
-	r, err := generate(o)
+	r, err := generate(spec)
 	if err != nil {
 		return err
 	}
@@ -125,14 +125,14 @@ func compare(ctx context.Context, rows []row, rounds int, window time.Duration, 
 			if !needed(rows, l.name) {
 				continue
 			}
-			o := l.order
-			o.Settle = max(o.Settle, settle)
-			o.WarmUp, o.Window, o.Patience = warmUp, window, patience
+			spec := l.loadSpec
+			spec.Settle = max(spec.Settle, settle)
+			spec.WarmUp, spec.Window, spec.IdleTimeout = warmUp, window, idleTimeout
 			for _, p := range []int{ours, other, other, ours} {
-				if p == other && l.alone {
+				if p == other && l.oursOnly {
 					continue
 				}
-				r, err := run(ctx, programs[p], o)
+				r, err := run(ctx, programs[p], spec)
 				if err != nil {
 					return fmt.Errorf("%s, load %s: %w", programs[p].name, l.name, err)
 				}
@@ -149,9 +149,9 @@ func compare(ctx context.Context, rows []row, rounds int, window time.Duration, 
 }
 
 const (
-	settle   = 500 * time.Millisecond // for the last one in to be registered
-	warmUp   = time.Second
-	patience = 5 * time.Second
+	settle      = 500 * time.Millisecond // for the last one in to be registered
+	warmUp      = time.Second
+	idleTimeout = 5 * time.Second
 )
 
 // A program is a server to put under load.

@@ -9,6 +9,6 @@ import (
 
 var errLinux = errors.New("this needs Linux: the crowd runs on epoll, and /proc tells what a server uses")
 
-func generate(order) (result, error) { return result{}, errLinux }
+func generate(loadSpec) (result, error) { return result{}, errLinux }
 
-func run(context.Context, program, order) (result, error) { return result{}, errLinux }
+func run(context.Context, program, loadSpec) (result, error) { return result{}, errLinux }

@@ -12,33 +12,33 @@ func newTestRecord() (r *record, lines [][]byte) {
 	for number := range 3 {
 		for speaker := range 2 {
 			lines = append(lines, appendLine(nil, speaker, number))
-			r.said[speaker]++
+			r.sent[speaker]++
 		}
 	}
 	return r, lines
 }
 
-// hearAll has a listener hear these lines in one message, in pieces of so many bytes.
-func hearAll(r *record, size int, lines ...[]byte) (e *ear, err error) {
-	e = &ear{record: r}
+// receiveAll has a listener hear these lines in one message, in pieces of so many bytes.
+func receiveAll(r *record, size int, lines ...[]byte) (l *listener, err error) {
+	l = &listener{record: r}
 	message := bytes.Join(lines, newline)
 	for err == nil && len(message) > 0 {
 		piece := message[:min(size, len(message))]
 		message = message[len(piece):]
-		_, err = e.hear(piece, len(message) == 0)
+		_, err = l.receive(piece, len(message) == 0)
 	}
-	return e, err
+	return l, err
 }
 
 func TestAllHearTheSameInPiecesOfAnySize(t *testing.T) {
 	r, lines := newTestRecord()
 	for _, size := range []int{100, 1, 13, lineSize - 1, lineSize, lineSize + 1, 2*lineSize + 2, 1000} {
-		e, err := hearAll(r, size, lines...)
+		l, err := receiveAll(r, size, lines...)
 		if err != nil {
 			t.Fatalf("in pieces of %d: %v", size, err)
 		}
-		if e.heard != len(lines) || e.at != len(r.text) {
-			t.Errorf("in pieces of %d: heard %d lines, %d bytes", size, e.heard, e.at)
+		if l.received != len(lines) || l.at != len(r.text) {
+			t.Errorf("in pieces of %d: heard %d lines, %d bytes", size, l.received, l.at)
 		}
 	}
 	if len(r.lines) != len(lines) {
@@ -46,14 +46,14 @@ func TestAllHearTheSameInPiecesOfAnySize(t *testing.T) {
 	}
 }
 
-func TestEarTellsWhichLinesCame(t *testing.T) {
+func TestListenerTellsWhichLinesCame(t *testing.T) {
 	r, lines := newTestRecord()
 	for range 2 { // the first to hear it, and one after
-		e := &ear{record: r}
-		e.hear(lines[0], true)
-		e.hear(lines[1][:10], false)
-		got, err := e.hear(append(append(lines[1][10:len(lines[1]):len(lines[1])], '\n'), lines[2]...), true)
-		if err != nil || len(got) != 2 || got[0] != (spoken{1, 0}) || got[1] != (spoken{0, 1}) {
+		l := &listener{record: r}
+		l.receive(lines[0], true)
+		l.receive(lines[1][:10], false)
+		got, err := l.receive(append(append(lines[1][10:len(lines[1]):len(lines[1])], '\n'), lines[2]...), true)
+		if err != nil || len(got) != 2 || got[0] != (lineID{1, 0}) || got[1] != (lineID{0, 1}) {
 			t.Errorf("got %v, %v", got, err)
 		}
 	}
@@ -74,15 +74,15 @@ func TestLies(t *testing.T) {
 	} {
 		for _, size := range []int{1, 50, 1000} {
 			r, lines := newTestRecord()
-			if _, err := hearAll(r, 1000, lines...); err != nil {
+			if _, err := receiveAll(r, 1000, lines...); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := hearAll(r, size, lie(lines)...); err == nil {
+			if _, err := receiveAll(r, size, lie(lines)...); err == nil {
 				t.Errorf("%s, after the truth, in pieces of %d: no fault", what, size)
 			}
 			r, lines = newTestRecord()
-			_, err1 := hearAll(r, size, lie(lines)...)
-			_, err2 := hearAll(r, 1000, lines...)
+			_, err1 := receiveAll(r, size, lie(lines)...)
+			_, err2 := receiveAll(r, 1000, lines...)
 			if err1 == nil && err2 == nil {
 				t.Errorf("%s, before the truth, in pieces of %d: no fault", what, size)
 			}
@@ -92,7 +92,7 @@ func TestLies(t *testing.T) {
 
 func TestNoticesAreNoLines(t *testing.T) {
 	r := newRecord(chatV1, 1)
-	r.said[0] = 2
+	r.sent[0] = 2
 	message := func(number string) []byte {
 		return []byte(`{"type":"message","id":` + number + `,"text":"` + string(appendLine(nil, 0, int(number[0]-'0'))) + `"}`)
 	}
@@ -102,8 +102,8 @@ func TestNoticesAreNoLines(t *testing.T) {
 			{hello, online, message("0"), online, message("1")},
 			{hello, message("0"), message("1"), online},
 		} {
-			if e, err := hearAll(r, size, lines...); err != nil || e.heard != 2 {
-				t.Errorf("in pieces of %d: heard %d, %v", size, e.heard, err)
+			if l, err := receiveAll(r, size, lines...); err != nil || l.received != 2 {
+				t.Errorf("in pieces of %d: heard %d, %v", size, l.received, err)
 			}
 		}
 	}

@@ -16,18 +16,18 @@ import (
 
 // run puts one program under one load: a fresh server process, and the generator in
 // another. When it returns, both are gone.
-func run(ctx context.Context, p program, o order) (result, error) {
-	ctx, cancel := context.WithTimeout(ctx, joinLimit+drainLimit+o.Settle+o.WarmUp+o.Window+10*time.Second)
+func run(ctx context.Context, p program, spec loadSpec) (result, error) {
+	ctx, cancel := context.WithTimeout(ctx, joinLimit+drainLimit+spec.Settle+spec.WarmUp+spec.Window+10*time.Second)
 	defer cancel()
 
 	addr, err := freeAddr()
 	if err != nil {
 		return result{}, err
 	}
-	var said bytes.Buffer
+	var stderr bytes.Buffer
 	server := command(ctx, p.path, append([]string{"-addr", addr}, p.args...)...)
 	server.Dir = p.dir
-	server.Stderr = &said
+	server.Stderr = &stderr
 	if err := server.Start(); err != nil {
 		return result{}, err
 	}
@@ -38,11 +38,11 @@ func run(ctx context.Context, p program, o order) (result, error) {
 	defer stop()
 	if err := awaitListener(ctx, addr); err != nil {
 		stop()
-		return result{}, fmt.Errorf("%s does not come up: %w\n%s", p.name, err, said.Bytes())
+		return result{}, fmt.Errorf("%s does not come up: %w\n%s", p.name, err, stderr.Bytes())
 	}
 
-	o.Addr, o.PID = addr, server.Process.Pid
-	request, err := json.Marshal(o)
+	spec.Addr, spec.PID = addr, server.Process.Pid
+	request, err := json.Marshal(spec)
 	if err != nil {
 		return result{}, err
 	}

@@ -11,8 +11,8 @@ import (
 
 // A row of the table is a load as people name it, and the runs that it takes.
 type row struct {
-	name, says string
-	loads      []string
+	name, description string
+	loads             []string
 }
 
 var allRows = []row{
@@ -27,8 +27,8 @@ var allRows = []row{
 	{"J", "C on chat.v1, ours alone", []string{"C", "C on chat.v1"}},
 }
 
-// chooseRows returns the rows of a list such as "A,C"; all for an empty one.
-func chooseRows(list string) ([]row, error) {
+// selectRows returns the rows of a list such as "A,C"; all for an empty one.
+func selectRows(list string) ([]row, error) {
 	if list == "" {
 		return allRows, nil
 	}
@@ -50,11 +50,11 @@ func needed(rows []row, load string) bool {
 
 // results holds what came of all runs.
 type results struct {
-	heading string
-	names   [2]string
-	runs    [2]map[string][]result // of each program, by load; without faults
-	faults  []string
-	share   []float64 // the generator's processor time of the server's, in each run
+	heading        string
+	names          [2]string
+	runs           [2]map[string][]result // of each program, by load; without faults
+	faults         []string
+	generatorShare []float64 // the generator's processor time of the server's, in each run
 }
 
 func newResults(programs [2]program, rounds int, window time.Duration) *results {
@@ -73,7 +73,7 @@ func (rs *results) add(p int, load string, r result) {
 	}
 	rs.runs[p][load] = append(rs.runs[p][load], r)
 	if r.CPU > 0 {
-		rs.share = append(rs.share, r.OwnCPU.Seconds()/r.CPU.Seconds())
+		rs.generatorShare = append(rs.generatorShare, r.OwnCPU.Seconds()/r.CPU.Seconds())
 	}
 }
 
@@ -85,14 +85,14 @@ type measure struct {
 }
 
 var (
-	deliveries  = measure{"deliveries/s", result.rate, printCount}
-	perDelivery = measure{"CPU per delivery", result.perDelivery, printMicroseconds}
-	p50         = measure{"latency, median", func(r result) float64 { return r.P50.Seconds() }, printMilliseconds}
-	p99         = measure{"latency, p99", func(r result) float64 { return r.P99.Seconds() }, printMilliseconds}
-	thrownOut   = measure{"thrown out, at most", func(r result) float64 { return float64(r.ThrownOut) }, printCount}
-	memory      = measure{"memory, each", func(r result) float64 { return float64(r.Memory) / float64(r.Joined) }, printKilobytes}
-	joinCPU     = measure{"CPU, each", func(r result) float64 { return r.JoinCPU.Seconds() / float64(r.Joined) }, printMicroseconds}
-	joinTime    = measure{"time, each", func(r result) float64 { return r.JoinTime.Seconds() / float64(r.Joined) }, printMicroseconds}
+	deliveries   = measure{"deliveries/s", result.rate, printCount}
+	perDelivery  = measure{"CPU per delivery", result.perDelivery, printMicroseconds}
+	p50          = measure{"latency, median", func(r result) float64 { return r.P50.Seconds() }, printMilliseconds}
+	p99          = measure{"latency, p99", func(r result) float64 { return r.P99.Seconds() }, printMilliseconds}
+	disconnected = measure{"thrown out, at most", func(r result) float64 { return float64(r.Disconnected) }, printCount}
+	memory       = measure{"memory, each", func(r result) float64 { return float64(r.Memory) / float64(r.Joined) }, printKilobytes}
+	joinCPU      = measure{"CPU, each", func(r result) float64 { return r.JoinCPU.Seconds() / float64(r.Joined) }, printMicroseconds}
+	joinTime     = measure{"time, each", func(r result) float64 { return r.JoinTime.Seconds() / float64(r.Joined) }, printMicroseconds}
 )
 
 // table returns the rows, as text.
@@ -100,7 +100,7 @@ func (rs *results) table(rows []row) string {
 	t := new(table)
 	t.line("", rs.names[ours], rs.names[other], "ratio")
 	for _, r := range rows {
-		t.name, t.says = r.name, r.says
+		t.name, t.description = r.name, r.description
 		switch r.name {
 		case "F":
 			rs.compare(t, "", memory, "idle")
@@ -116,7 +116,7 @@ func (rs *results) table(rows []row) string {
 				return printRatio(rs.median(p, last, perDelivery) / rs.median(p, first, perDelivery))
 			}
 			t.line("the last, of the first", grows(ours), grows(other), "")
-			rs.compareWorst(t, thrownOut, last)
+			rs.compareWorst(t, disconnected, last)
 		case "J":
 			classic, v1 := r.loads[0], r.loads[1]
 			if runs := rs.runs[ours][v1]; len(runs) > 0 && runs[0].NoProtocol {
@@ -127,7 +127,7 @@ func (rs *results) table(rows []row) string {
 				was, is := rs.median(ours, classic, m), rs.median(ours, v1, m)
 				t.line(m.name, m.print(is), "", printRatio(is/was)+" of C's")
 			}
-			t.line(thrownOut.name, thrownOut.print(rs.worst(ours, v1, thrownOut)), "", "")
+			t.line(disconnected.name, disconnected.print(rs.worst(ours, v1, disconnected)), "", "")
 		default:
 			load := r.loads[0]
 			rs.compare(t, "", deliveries, load)
@@ -136,13 +136,13 @@ func (rs *results) table(rows []row) string {
 				rs.compare(t, "", p50, load)
 				rs.compare(t, "", p99, load)
 			}
-			rs.compareWorst(t, thrownOut, load)
+			rs.compareWorst(t, disconnected, load)
 		}
 	}
 	fmt.Fprintf(t, "\n%s\n", rs.heading)
-	if len(rs.share) > 0 {
+	if len(rs.generatorShare) > 0 {
 		fmt.Fprintf(t, "The load generator used %.2f to %.2f of the server's CPU time, median %.2f.\n",
-			slices.Min(rs.share), slices.Max(rs.share), median(rs.share))
+			slices.Min(rs.generatorShare), slices.Max(rs.generatorShare), median(rs.generatorShare))
 	}
 	for _, f := range rs.faults {
 		fmt.Fprintln(t, f)
@@ -164,13 +164,13 @@ func (rs *results) compareWorst(t *table, m measure, load string) {
 // table is a table under way.
 type table struct {
 	strings.Builder
-	name, says string // of the row, until its first line
+	name, description string // of the row, until its first line
 }
 
 func (t *table) line(measure, a, b, ratio string) {
-	line := fmt.Sprintf("%-2s %-42s %-24s %10s %10s   %s", t.name, t.says, measure, a, b, ratio)
+	line := fmt.Sprintf("%-2s %-42s %-24s %10s %10s   %s", t.name, t.description, measure, a, b, ratio)
 	fmt.Fprintln(t, strings.TrimRight(line, " "))
-	t.name, t.says = "", ""
+	t.name, t.description = "", ""
 }
 
 // values are what a measure comes to in the runs of a program under a load.
@@ -224,7 +224,7 @@ func (r result) String() string {
 			printKilobytes(memory.of(r)), printMicroseconds(joinCPU.of(r)), printMicroseconds(joinTime.of(r)))
 	}
 	s := fmt.Sprintf("%s deliveries/s, %s CPU each, %d thrown out, generator's CPU %.2f of the server's",
-		printCount(r.rate()), printMicroseconds(r.perDelivery()), r.ThrownOut, r.OwnCPU.Seconds()/r.CPU.Seconds())
+		printCount(r.rate()), printMicroseconds(r.perDelivery()), r.Disconnected, r.OwnCPU.Seconds()/r.CPU.Seconds())
 	if r.P99 > 0 {
 		s += fmt.Sprintf(", latency %s median, %s p99", printMilliseconds(r.P50.Seconds()), printMilliseconds(r.P99.Seconds()))
 	}

@@ -69,7 +69,7 @@ func TestTable(t *testing.T) {
 	rs := newResults([2]program{{name: "chat"}, {name: "example"}}, 1, time.Second)
 	for i, n := range []int{4_000_000, 2_000_000} {
 		for range 2 {
-			rs.add(i, "A", result{Deliveries: n, Time: time.Second, CPU: 2 * time.Second, OwnCPU: time.Second, ThrownOut: 5 * i})
+			rs.add(i, "A", result{Deliveries: n, Time: time.Second, CPU: 2 * time.Second, OwnCPU: time.Second, Disconnected: 5 * i})
 			rs.add(i, "idle", result{Joined: 5000, Memory: (i + 1) * 50 << 20})
 		}
 	}

@@ -176,13 +176,13 @@ func appendLine(b []byte, speaker, number int) []byte {
 	const blank = "speaker 0000 says line 00000000 of a load, in sixty-four bytes.."
 	start := len(b)
 	b = append(b, blank...)
-	digits(b[start+8:start+12], speaker)
-	digits(b[start+23:start+31], number)
+	putDigits(b[start+8:start+12], speaker)
+	putDigits(b[start+23:start+31], number)
 	return b
 }
 
-// digits writes n into b, right-aligned.
-func digits(b []byte, n int) {
+// putDigits writes n into b, right-aligned.
+func putDigits(b []byte, n int) {
 	for i := len(b) - 1; n > 0; i-- {
 		b[i] = byte('0' + n%10)
 		n /= 10
@@ -190,15 +190,15 @@ func digits(b []byte, n int) {
 }
 
 // parseLine is the inverse of appendLine.
-func parseLine(line []byte) (spoken, error) {
+func parseLine(line []byte) (lineID, error) {
 	if len(line) == lineSize {
 		speaker, err1 := strconv.Atoi(string(line[8:12]))
 		number, err2 := strconv.Atoi(string(line[23:31]))
 		if err1 == nil && err2 == nil && bytes.Equal(line, appendLine(nil, speaker, number)) {
-			return spoken{int32(speaker), int32(number)}, nil
+			return lineID{int32(speaker), int32(number)}, nil
 		}
 	}
-	return spoken{}, fault(fmt.Sprintf("heard %q, which nobody said", line))
+	return lineID{}, fault(fmt.Sprintf("heard %q, which nobody said", line))
 }
 
 const chatV1 = "chat.v1"
@@ -213,17 +213,17 @@ func appendMessage(b []byte, protocol string, speaker, number int) []byte {
 
 // parseMessage takes a line as the server spells it. It reports false for what
 // nobody said: chat.v1's notices.
-func parseMessage(line []byte, protocol string) (spoken, bool, error) {
+func parseMessage(line []byte, protocol string) (lineID, bool, error) {
 	if protocol == chatV1 {
 		var message struct{ Type, Text string }
 		if err := json.Unmarshal(line, &message); err != nil {
-			return spoken{}, false, fault(fmt.Sprintf("heard %q: %v", line, err))
+			return lineID{}, false, fault(fmt.Sprintf("heard %q: %v", line, err))
 		}
 		if message.Type != "message" {
-			return spoken{}, false, nil
+			return lineID{}, false, nil
 		}
 		line = []byte(message.Text)
 	}
-	said, err := parseLine(line)
-	return said, true, err
+	id, err := parseLine(line)
+	return id, true, err
 }
