@@ -108,3 +108,24 @@ func TestNoticesAreNoLines(t *testing.T) {
 		}
 	}
 }
+
+func TestLines(t *testing.T) {
+	line := appendLine(nil, 123, 45678)
+	if len(line) != lineSize {
+		t.Errorf("%q has %d bytes", line, len(line))
+	}
+	if said, err := parseLine(line); err != nil || said != (lineID{123, 45678}) {
+		t.Errorf("%q parsed: %v, %v", line, said, err)
+	}
+	for i := range line {
+		damaged := bytes.Clone(line)
+		damaged[i] ^= 1
+		if said, err := parseLine(damaged); err == nil && said == (lineID{123, 45678}) {
+			t.Errorf("%q passes for %q", damaged, line)
+		}
+	}
+	said, ok, err := parseMessage([]byte(`{"type":"message","id":1,"text":"`+string(line)+`"}`), chatV1)
+	if err != nil || !ok || said != (lineID{123, 45678}) {
+		t.Errorf("on chat.v1: %v, %v, %v", said, ok, err)
+	}
+}

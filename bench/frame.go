@@ -3,16 +3,13 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 )
 
-// This file is what goes over the line: the handshake, frames both ways, and the
-// lines said. It is spelled by hand, and only as far as the two servers need it, so
-// that the crowd costs little beside them.
+// This file is the handshake and the frames both ways. It is spelled by hand, and only
+// as far as the two servers need it, so that the crowd costs little beside them.
 
 // The key and the answer to it are the example in RFC 6455, section 1.3.
 const (
@@ -167,63 +164,4 @@ func (p *parser) header() bool {
 	p.have = 0
 	p.payload = true
 	return true
-}
-
-const lineSize = 64
-
-// appendLine appends what a speaker says for the number-th time, from 0 on.
-func appendLine(b []byte, speaker, number int) []byte {
-	const blank = "speaker 0000 says line 00000000 of a load, in sixty-four bytes.."
-	start := len(b)
-	b = append(b, blank...)
-	putDigits(b[start+8:start+12], speaker)
-	putDigits(b[start+23:start+31], number)
-	return b
-}
-
-// putDigits writes n into b, right-aligned.
-func putDigits(b []byte, n int) {
-	for i := len(b) - 1; n > 0; i-- {
-		b[i] = byte('0' + n%10)
-		n /= 10
-	}
-}
-
-// parseLine is the inverse of appendLine.
-func parseLine(line []byte) (lineID, error) {
-	if len(line) == lineSize {
-		speaker, err1 := strconv.Atoi(string(line[8:12]))
-		number, err2 := strconv.Atoi(string(line[23:31]))
-		if err1 == nil && err2 == nil && bytes.Equal(line, appendLine(nil, speaker, number)) {
-			return lineID{int32(speaker), int32(number)}, nil
-		}
-	}
-	return lineID{}, fault(fmt.Sprintf("heard %q, which nobody said", line))
-}
-
-const chatV1 = "chat.v1"
-
-// appendMessage appends the payload with which a client says what appendLine spells.
-func appendMessage(b []byte, protocol string, speaker, number int) []byte {
-	if protocol != chatV1 {
-		return appendLine(b, speaker, number)
-	}
-	return append(appendLine(append(b, `{"text":"`...), speaker, number), `"}`...)
-}
-
-// parseMessage takes a line as the server spells it. It reports false for what
-// nobody said: chat.v1's notices.
-func parseMessage(line []byte, protocol string) (lineID, bool, error) {
-	if protocol == chatV1 {
-		var message struct{ Type, Text string }
-		if err := json.Unmarshal(line, &message); err != nil {
-			return lineID{}, false, fault(fmt.Sprintf("heard %q: %v", line, err))
-		}
-		if message.Type != "message" {
-			return lineID{}, false, nil
-		}
-		line = []byte(message.Text)
-	}
-	id, err := parseLine(line)
-	return id, true, err
 }
