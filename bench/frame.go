@@ -3,64 +3,21 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"strings"
+
+	"chat/internal/wstest"
 )
 
-// This file is the handshake and the frames both ways. It is spelled by hand, and only
-// as far as the two servers need it, so that the crowd costs little beside them.
-
-// The key and the answer to it are the example in RFC 6455, section 1.3.
-const (
-	upgradeKey    = "dGhlIHNhbXBsZSBub25jZQ=="
-	upgradeAnswer = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-)
-
-// upgradeRequest asks for /ws, with a subprotocol unless it is "".
-func upgradeRequest(host, protocol string) []byte {
-	request := "GET /ws HTTP/1.1\r\nHost: " + host + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + upgradeKey + "\r\n"
-	if protocol != "" {
-		request += "Sec-WebSocket-Protocol: " + protocol + "\r\n"
+// checkHandshake returns a fault unless the head of the server's answer, up to its last
+// line break, upgrades the connection to the subprotocol asked for, if any.
+func checkHandshake(head []byte, subprotocol string) error {
+	if !bytes.HasPrefix(head, []byte("HTTP/1.1 101 ")) || !bytes.Contains(head, []byte(wstest.HandshakeAnswer)) {
+		return fault(fmt.Sprintf("refused the handshake: %q", head))
 	}
-	return []byte(request + "\r\n")
-}
-
-// errProtocol says that the server does not speak the subprotocol asked for.
-var errProtocol = errors.New("subprotocol not spoken")
-
-// checkUpgrade looks at the head of the server's answer. It returns errProtocol if
-// that lets us in, but not with the protocol asked for.
-func checkUpgrade(head []byte, protocol string) error {
-	if !bytes.HasPrefix(head, []byte("HTTP/1.1 101 ")) || !bytes.Contains(head, []byte(upgradeAnswer)) {
-		return fault(fmt.Sprintf("not let in: %q", head))
-	}
-	if protocol != "" && !strings.Contains(strings.ToLower(string(head)), "\r\nsec-websocket-protocol: "+protocol+"\r\n") {
-		return errProtocol
+	if subprotocol != "" && !bytes.Contains(bytes.ToLower(head), []byte("\r\nsec-websocket-protocol: "+subprotocol+"\r\n")) {
+		return fault("does not speak " + subprotocol)
 	}
 	return nil
-}
-
-const (
-	opContinuation = 0x0
-	opText         = 0x1
-	opClose        = 0x8
-	opPing         = 0x9
-	opPong         = 0xA
-)
-
-// appendFrame appends a whole frame as a client sends it. Its mask is zero, which
-// is a mask like any other.
-func appendFrame(b []byte, op byte, payload []byte) []byte {
-	b = append(b, 0x80|op)
-	if len(payload) < 126 {
-		b = append(b, 0x80|byte(len(payload)))
-	} else {
-		b = append(b, 0x80|126)
-		b = binary.BigEndian.AppendUint16(b, uint16(len(payload)))
-	}
-	return append(append(b, 0, 0, 0, 0), payload...)
 }
 
 // parser takes apart what a server sends, in pieces of any size: feed it, then scan
@@ -68,7 +25,7 @@ func appendFrame(b []byte, op byte, payload []byte) []byte {
 type parser struct {
 	// The piece that scan found: of a text message as much as is there, of a control
 	// frame all.
-	op   byte // never opContinuation
+	op   byte // never Continuation
 	body []byte
 	end  bool // the message ends here
 	err  error
@@ -100,8 +57,8 @@ func (p *parser) scan() bool {
 		p.payload = p.left > 0
 
 		final, op := p.head[0]&0x80 != 0, p.head[0]&0x0F
-		if op < opClose {
-			p.op, p.end = opText, final && p.left == 0
+		if op < wstest.Close {
+			p.op, p.end = wstest.Text, final && p.left == 0
 			return true
 		}
 		p.control = append(p.control, p.body...)
@@ -146,13 +103,13 @@ func (p *parser) header() bool {
 	final, op := p.head[0]&0x80 != 0, p.head[0]&0x0F
 	right := p.head[0]&0x70 == 0 && p.head[1]&0x80 == 0
 	switch op {
-	case opText:
+	case wstest.Text:
 		right = right && !p.text
 		p.text = !final
-	case opContinuation:
+	case wstest.Continuation:
 		right = right && p.text
 		p.text = !final
-	case opClose, opPing, opPong:
+	case wstest.Close, wstest.Ping, wstest.Pong:
 		right = right && final && p.left <= 125
 	default:
 		right = false

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"chat/internal/wstest"
 )
 
 // serverFrame spells a frame as a server sends it.
@@ -36,7 +38,7 @@ func parse(stream []byte, size int) (string, error) {
 		p.feed(part)
 		for p.scan() {
 			switch {
-			case p.op != opText:
+			case p.op != wstest.Text:
 				fmt.Fprintf(&found, "%x:%s\n", p.op, p.body)
 			default:
 				text.Write(p.body)
@@ -53,16 +55,16 @@ func parse(stream []byte, size int) (string, error) {
 func TestParserTakesPartsOfAnySize(t *testing.T) {
 	long, longer := strings.Repeat("x", 300), strings.Repeat("y", 70_000)
 	stream := bytes.Join([][]byte{
-		serverFrame(true, opText, "one"),
-		serverFrame(true, opText, ""),
-		serverFrame(false, opText, "in "),
-		serverFrame(true, opPing, "are you there"), // may stand between fragments
-		serverFrame(false, opContinuation, ""),
-		serverFrame(true, opContinuation, "fragments"),
-		serverFrame(true, opText, long),
-		serverFrame(true, opText, longer),
-		serverFrame(true, opPing, ""),
-		serverFrame(true, opClose, "\x03\xe8goodbye"),
+		serverFrame(true, wstest.Text, "one"),
+		serverFrame(true, wstest.Text, ""),
+		serverFrame(false, wstest.Text, "in "),
+		serverFrame(true, wstest.Ping, "are you there"), // may stand between fragments
+		serverFrame(false, wstest.Continuation, ""),
+		serverFrame(true, wstest.Continuation, "fragments"),
+		serverFrame(true, wstest.Text, long),
+		serverFrame(true, wstest.Text, longer),
+		serverFrame(true, wstest.Ping, ""),
+		serverFrame(true, wstest.Close, "\x03\xe8goodbye"),
 	}, nil)
 	want := "1:one\n1:\n9:are you there\n1:in fragments\n1:" + long + "\n1:" + longer + "\n9:\n8:\x03\xe8goodbye\n"
 	for _, size := range []int{1, 2, 3, 5, 7, 64, 1000, len(stream)} {
@@ -81,10 +83,10 @@ func TestParserRefuses(t *testing.T) {
 		"a mask":                    {0x81, 0x83, 0, 0, 0, 0, 'a', 'b', 'c'},
 		"a reserved bit":            {0xC1, 0x01, 'a'},
 		"binary":                    serverFrame(true, 0x2, "a"),
-		"a stray continuation":      serverFrame(true, opContinuation, "a"),
-		"a text within a text":      append(serverFrame(false, opText, "a"), serverFrame(true, opText, "b")...),
-		"a fragmented ping":         serverFrame(false, opPing, "a"),
-		"a long ping":               serverFrame(true, opPing, strings.Repeat("a", 126)),
+		"a stray continuation":      serverFrame(true, wstest.Continuation, "a"),
+		"a text within a text":      append(serverFrame(false, wstest.Text, "a"), serverFrame(true, wstest.Text, "b")...),
+		"a fragmented ping":         serverFrame(false, wstest.Ping, "a"),
+		"a long ping":               serverFrame(true, wstest.Ping, strings.Repeat("a", 126)),
 		"an opcode without meaning": serverFrame(true, 0xB, ""),
 	} {
 		if _, err := parse(stream, len(stream)); err == nil {

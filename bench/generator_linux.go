@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"chat/internal/wstest"
 )
 
 // generator is the crowd: all clients of one run, in one goroutine around one epoll
@@ -79,8 +81,6 @@ func generate(spec loadSpec) (result, error) {
 	switch {
 	case errors.As(err, &f):
 		r.Fault = f.Error()
-	case err == errProtocol:
-		r.NoProtocol = true
 	case err != nil:
 		return result{}, err
 	}
@@ -198,7 +198,7 @@ func (g *generator) join() error {
 	if err != nil {
 		return err
 	}
-	request := upgradeRequest(g.Addr, g.Subprotocol)
+	request := []byte(wstest.Handshake(g.Addr, "/ws", g.Subprotocol))
 	for deadline := time.Now().Add(joinLimit); g.joined < g.Listeners; {
 		for len(g.clients) < g.Listeners && len(g.clients)-g.joined < handshakes {
 			if err := g.connect(addr, request); err != nil {
@@ -319,7 +319,7 @@ func (g *generator) handle(c *client, data []byte) error {
 		if end < 0 {
 			return nil
 		}
-		if err := checkUpgrade(c.head[:end+2], g.Subprotocol); err != nil {
+		if err := checkHandshake(c.head[:end+2], g.Subprotocol); err != nil {
 			return err
 		}
 		data = c.head[end+4:]
@@ -330,17 +330,17 @@ func (g *generator) handle(c *client, data []byte) error {
 	c.frames.feed(data)
 	for c.frames.scan() {
 		switch c.frames.op {
-		case opText:
+		case wstest.Text:
 			lines, err := c.listener.receive(c.frames.body, c.frames.end)
 			if err != nil {
 				return err
 			}
 			g.count(c, lines)
-		case opPing:
-			if err := g.write(c, appendFrame(nil, opPong, c.frames.body)); err != nil {
+		case wstest.Ping:
+			if err := g.write(c, []byte(wstest.Masked(wstest.Fin|wstest.Pong, string(c.frames.body)))); err != nil {
 				return err
 			}
-		case opClose:
+		case wstest.Close:
 			g.disconnect(c)
 			return nil
 		}
@@ -410,10 +410,9 @@ func (g *generator) refill(c *client) error {
 
 // appendNextLine appends the frame with a speaker's next line.
 func (g *generator) appendNextLine(b []byte, speaker int) []byte {
-	var payload [128]byte
-	text := appendMessage(payload[:0], g.Subprotocol, speaker, g.record.sent[speaker])
+	text := encodeLine(g.Subprotocol, speaker, g.record.sent[speaker])
 	g.record.sent[speaker]++
-	return appendFrame(b, opText, text)
+	return append(b, wstest.Masked(wstest.Fin|wstest.Text, text)...)
 }
 
 // sendDue says what is due. The speakers take turns.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"chat/internal/protocol"
 )
 
 // A room that lies: it passes on every line to everyone, in one order, but tells the last
@@ -178,7 +180,7 @@ func TestRoomThatForgets(t *testing.T) {
 }
 
 func TestRoomWithoutTheSubprotocol(t *testing.T) {
-	if r := new(testRoom).load(t, func(spec *loadSpec) { spec.Subprotocol = chatV1 }); !r.NoProtocol {
+	if r := new(testRoom).load(t, func(spec *loadSpec) { spec.Subprotocol = protocol.Subprotocol }); r.Fault != "does not speak chat.v1" {
 		t.Errorf("%+v", r)
 	}
 }

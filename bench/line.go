@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+
+	"chat/internal/protocol"
 )
 
 const lineSize = 64
@@ -39,20 +41,19 @@ func parseLine(line []byte) (lineID, error) {
 	return lineID{}, fault(fmt.Sprintf("heard %q, which nobody said", line))
 }
 
-const chatV1 = "chat.v1"
-
-// appendMessage appends the payload with which a client says what appendLine spells.
-func appendMessage(b []byte, protocol string, speaker, number int) []byte {
-	if protocol != chatV1 {
-		return appendLine(b, speaker, number)
+// encodeLine returns the payload with which a client sends a line.
+func encodeLine(subprotocol string, speaker, number int) string {
+	line := string(appendLine(nil, speaker, number))
+	if subprotocol == protocol.Subprotocol {
+		return `{"text":"` + line + `"}`
 	}
-	return append(appendLine(append(b, `{"text":"`...), speaker, number), `"}`...)
+	return line
 }
 
 // parseMessage takes a line as the server spells it. It reports false for what
 // nobody said: chat.v1's notices.
-func parseMessage(line []byte, protocol string) (lineID, bool, error) {
-	if protocol == chatV1 {
+func parseMessage(line []byte, subprotocol string) (lineID, bool, error) {
+	if subprotocol == protocol.Subprotocol {
 		var message struct{ Type, Text string }
 		if err := json.Unmarshal(line, &message); err != nil {
 			return lineID{}, false, fault(fmt.Sprintf("heard %q: %v", line, err))

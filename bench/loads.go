@@ -1,6 +1,10 @@
 package main
 
-import "time"
+import (
+	"time"
+
+	"chat/internal/protocol"
+)
 
 // A loadSpec is what the generator is to do to one server.
 type loadSpec struct {
@@ -28,7 +32,6 @@ type result struct {
 	P50, P99          time.Duration // from when a line was due until it was heard, where they have a rate
 
 	Disconnected int    // connections that the server ended
-	NoProtocol   bool   // the subprotocol is not spoken: nothing was measured
 	Fault        string // what the server got wrong; then nothing else counts
 }
 
@@ -52,7 +55,7 @@ var loads = []load{
 	{name: "A", loadSpec: loadSpec{Listeners: 1000, Speakers: 10, InFlight: 1}},
 	{name: "B", loadSpec: loadSpec{Listeners: 1000, Speakers: 10, InFlight: 8}},
 	{name: "C", loadSpec: loadSpec{Listeners: 1000, Speakers: 200, InFlight: 1}},
-	{name: "C on chat.v1", loadSpec: loadSpec{Listeners: 1000, Speakers: 200, InFlight: 1, Subprotocol: chatV1}, oursOnly: true},
+	{name: "C on chat.v1", loadSpec: loadSpec{Listeners: 1000, Speakers: 200, InFlight: 1, Subprotocol: protocol.Subprotocol}, oursOnly: true},
 	{name: "D", loadSpec: loadSpec{Listeners: 1000, Speakers: 200, Rate: 500}},
 	{name: "E", loadSpec: loadSpec{Listeners: 1000, Speakers: 10, Rate: 50}},
 	{name: "E for 100", loadSpec: loadSpec{Listeners: 100, Speakers: 10, Rate: 50}},

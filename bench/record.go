@@ -9,11 +9,11 @@ import (
 // hears a line first adds it; everyone after that is compared with it. So each line
 // is parsed once, and a thousand listeners cost a comparison of bytes each.
 type record struct {
-	protocol string
-	text     []byte   // the lines as the server spells them, each ended by a newline
-	lines    []lineID // the same lines
-	sent     []int    // how often each speaker has spoken
-	received []int    // how many of these are in the record
+	subprotocol string
+	text        []byte   // the lines as the server spells them, each ended by a newline
+	lines       []lineID // the same lines
+	sent        []int    // how often each speaker has spoken
+	received    []int    // how many of these are in the record
 }
 
 // A lineID is a line that was said: the speaker's number-th, from 0 on.
@@ -24,8 +24,8 @@ type fault string
 
 func (f fault) Error() string { return string(f) }
 
-func newRecord(protocol string, speakers int) *record {
-	return &record{protocol: protocol, sent: make([]int, speakers), received: make([]int, speakers)}
+func newRecord(subprotocol string, speakers int) *record {
+	return &record{subprotocol: subprotocol, sent: make([]int, speakers), received: make([]int, speakers)}
 }
 
 // add appends a line that nobody has heard before. It must be the next one of its speaker.
@@ -112,7 +112,7 @@ func (l *listener) receiveLine(line []byte) error {
 	if l.next(line) {
 		return nil
 	}
-	id, ok, err := parseMessage(line, l.record.protocol)
+	id, ok, err := parseMessage(line, l.record.subprotocol)
 	if err != nil || !ok {
 		return err
 	}

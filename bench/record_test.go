@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+
+	"chat/internal/protocol"
 )
 
 // A room in which two speakers have said three lines each.
@@ -91,7 +93,7 @@ func TestLies(t *testing.T) {
 }
 
 func TestNoticesAreNoLines(t *testing.T) {
-	r := newRecord(chatV1, 1)
+	r := newRecord(protocol.Subprotocol, 1)
 	r.sent[0] = 2
 	message := func(number string) []byte {
 		return []byte(`{"type":"message","id":` + number + `,"text":"` + string(appendLine(nil, 0, int(number[0]-'0'))) + `"}`)
@@ -124,7 +126,7 @@ func TestLines(t *testing.T) {
 			t.Errorf("%q passes for %q", damaged, line)
 		}
 	}
-	said, ok, err := parseMessage([]byte(`{"type":"message","id":1,"text":"`+string(line)+`"}`), chatV1)
+	said, ok, err := parseMessage([]byte(`{"type":"message","id":1,"text":"`+string(line)+`"}`), protocol.Subprotocol)
 	if err != nil || !ok || said != (lineID{123, 45678}) {
 		t.Errorf("on chat.v1: %v, %v, %v", said, ok, err)
 	}

@@ -119,10 +119,6 @@ func (rs *results) table(rows []row) string {
 			rs.compareWorst(t, disconnected, last)
 		case "J":
 			classic, v1 := r.loads[0], r.loads[1]
-			if runs := rs.runs[ours][v1]; len(runs) > 0 && runs[0].NoProtocol {
-				t.line("", "-", "", "not there yet")
-				break
-			}
 			for _, m := range []measure{deliveries, perDelivery} {
 				was, is := rs.median(ours, classic, m), rs.median(ours, v1, m)
 				t.line(m.name, m.print(is), "", printRatio(is/was)+" of C's")
@@ -217,8 +213,6 @@ func (r result) String() string {
 	switch {
 	case r.Fault != "":
 		return "FAULT: " + r.Fault
-	case r.NoProtocol:
-		return "subprotocol not spoken"
 	case r.Time == 0:
 		return fmt.Sprintf("%s each, connecting %s CPU and %s each",
 			printKilobytes(memory.of(r)), printMicroseconds(joinCPU.of(r)), printMicroseconds(joinTime.of(r)))

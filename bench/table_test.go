@@ -70,10 +70,11 @@ func TestTable(t *testing.T) {
 	for i, n := range []int{4_000_000, 2_000_000} {
 		for range 2 {
 			rs.add(i, "A", result{Deliveries: n, Time: time.Second, CPU: 2 * time.Second, OwnCPU: time.Second, Disconnected: 5 * i})
+			rs.add(i, "C", result{Deliveries: n, Time: time.Second})
 			rs.add(i, "idle", result{Joined: 5000, Memory: (i + 1) * 50 << 20})
 		}
 	}
-	rs.add(ours, "C on chat.v1", result{NoProtocol: true})
+	rs.add(ours, "C on chat.v1", result{Deliveries: 8_000_000, Time: time.Second})
 	rs.add(other, "B", result{Fault: "it lies"})
 	table := rs.table(allRows)
 	for _, want := range []string{
@@ -81,7 +82,7 @@ func TestTable(t *testing.T) {
 		"CPU per delivery            0.50 µs    1.00 µs   0.50\n",
 		"thrown out, at most               0          5\n",
 		"memory, each               10.2 KiB   20.5 KiB   0.50\n",
-		"not there yet\n",
+		"deliveries/s                 8.00 M              2.00 of C's\n",
 		"FAULT of example under load B: it lies\n",
 		"used 0.50 to 0.50 of",
 	} {
