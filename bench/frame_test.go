@@ -27,7 +27,7 @@ func serverFrame(final bool, op byte, payload string) []byte {
 	return append(b, payload...)
 }
 
-// parse feeds the stream in parts of so many bytes. It returns the messages found, one
+// parse scans the stream in parts of so many bytes. It returns the messages found, one
 // a line, pieces put together again.
 func parse(stream []byte, size int) (string, error) {
 	var p parser
@@ -35,7 +35,7 @@ func parse(stream []byte, size int) (string, error) {
 	for len(stream) > 0 {
 		part := stream[:min(size, len(stream))]
 		stream = stream[len(part):]
-		p.feed(part)
+		p.data = append(bytes.Clone(p.data), part...)
 		for p.scan() {
 			switch {
 			case p.op != wstest.Text:

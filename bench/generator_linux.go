@@ -43,7 +43,7 @@ type client struct {
 	fd       int
 	joined   bool
 	closed   bool
-	head     []byte // of the server's answer to the upgrade request, until it is whole
+	rest     []byte // received, and the beginning of something that is not whole yet
 	frames   parser
 	listener listener
 	speaker  int // -1 for one who only listens
@@ -291,7 +291,8 @@ func (g *generator) poll(until time.Time) error {
 // line has ended: that takes one more to see.
 func (g *generator) read(c *client, ended bool) error {
 	for !c.closed {
-		n, errno := transfer(syscall.SYS_READ, c.fd, g.buf)
+		begun := copy(g.buf, c.rest)
+		n, errno := transfer(syscall.SYS_READ, c.fd, g.buf[begun:])
 		switch {
 		case errno == syscall.EINTR:
 			continue
@@ -301,33 +302,32 @@ func (g *generator) read(c *client, ended bool) error {
 			g.disconnect(c)
 			return nil
 		}
-		if err := g.handle(c, g.buf[:n]); err != nil {
+		if err := g.handle(c, g.buf[:begun+n]); err != nil {
 			return err
 		}
-		if n < len(g.buf) && !ended {
+		if begun+n < len(g.buf) && !ended {
 			return nil
 		}
 	}
 	return nil
 }
 
-// handle handles what was read for a client.
+// handle handles what was read for a client, after the rest of the time before.
 func (g *generator) handle(c *client, data []byte) error {
 	if !c.joined {
-		c.head = append(c.head, data...)
-		end := bytes.Index(c.head, []byte("\r\n\r\n"))
+		end := bytes.Index(data, []byte("\r\n\r\n"))
 		if end < 0 {
+			c.rest = append(c.rest[:0], data...)
 			return nil
 		}
-		if err := checkHandshake(c.head[:end+2], g.Subprotocol); err != nil {
+		if err := checkHandshake(data[:end+2], g.Subprotocol); err != nil {
 			return err
 		}
-		data = c.head[end+4:]
-		c.head = nil
+		data = data[end+4:]
 		c.joined = true
 		g.joined++
 	}
-	c.frames.feed(data)
+	c.frames.data = data
 	for c.frames.scan() {
 		switch c.frames.op {
 		case wstest.Text:
@@ -348,6 +348,7 @@ func (g *generator) handle(c *client, data []byte) error {
 	if c.frames.err != nil {
 		return c.frames.err
 	}
+	c.rest = append(c.rest[:0], c.frames.data...)
 	return g.refill(c)
 }
 
