@@ -357,7 +357,7 @@ func (g *generator) count(c *client, lines []lineID) {
 	g.deliveries += len(lines)
 	if c.speaker >= 0 {
 		for _, line := range lines {
-			if int(line.speaker) == c.speaker {
+			if line.speaker == c.speaker {
 				c.returned++
 			}
 		}
@@ -365,7 +365,7 @@ func (g *generator) count(c *client, lines []lineID) {
 	if g.Rate > 0 && c.sampled && len(lines) > 0 {
 		now := time.Since(g.start)
 		for _, line := range lines {
-			due := dueTime(int(line.number)*g.Speakers+int(line.speaker), g.Rate)
+			due := dueTime(line.number*g.Speakers+line.speaker, g.Rate)
 			if due >= g.WarmUp {
 				g.latencies = append(g.latencies, now-due)
 			}
@@ -411,9 +411,9 @@ func (g *generator) refill(c *client) error {
 
 // appendNextLine appends the frame with a speaker's next line.
 func (g *generator) appendNextLine(b []byte, speaker int) []byte {
-	text := encodeLine(g.Subprotocol, speaker, g.record.sent[speaker])
+	line := lineID{speaker, g.record.sent[speaker]}
 	g.record.sent[speaker]++
-	return append(b, wstest.Masked(wstest.Fin|wstest.Text, text)...)
+	return append(b, wstest.Masked(wstest.Fin|wstest.Text, line.encode(g.Subprotocol))...)
 }
 
 // sendDue says what is due. The speakers take turns.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -9,60 +8,49 @@ import (
 	"chat/internal/protocol"
 )
 
+// A lineID names a line: the speaker's number-th, from 0 on.
+type lineID struct{ speaker, number int }
+
+// lineSize is the length of every line in bytes.
 const lineSize = 64
 
-// appendLine appends what a speaker says for the number-th time, from 0 on.
-func appendLine(b []byte, speaker, number int) []byte {
-	const blank = "speaker 0000 says line 00000000 of a load, in sixty-four bytes.."
-	start := len(b)
-	b = append(b, blank...)
-	putDigits(b[start+8:start+12], speaker)
-	putDigits(b[start+23:start+31], number)
-	return b
+// text returns the line.
+func (id lineID) text() string {
+	return fmt.Sprintf("speaker %04d says line %08d of a load, in sixty-four bytes..", id.speaker, id.number)
 }
 
-// putDigits writes n into b, right-aligned.
-func putDigits(b []byte, n int) {
-	for i := len(b) - 1; n > 0; i-- {
-		b[i] = byte('0' + n%10)
-		n /= 10
-	}
-}
-
-// parseLine is the inverse of appendLine.
-func parseLine(line []byte) (lineID, error) {
-	if len(line) == lineSize {
-		speaker, err1 := strconv.Atoi(string(line[8:12]))
-		number, err2 := strconv.Atoi(string(line[23:31]))
-		if err1 == nil && err2 == nil && bytes.Equal(line, appendLine(nil, speaker, number)) {
-			return lineID{int32(speaker), int32(number)}, nil
+// parseLine is the inverse of lineID.text. It returns a fault for any other text.
+func parseLine(text []byte) (lineID, error) {
+	if len(text) == lineSize {
+		speaker, _ := strconv.ParseUint(string(text[8:12]), 10, 31)
+		number, _ := strconv.ParseUint(string(text[23:31]), 10, 31)
+		if id := (lineID{int(speaker), int(number)}); string(text) == id.text() {
+			return id, nil
 		}
 	}
-	return lineID{}, fault(fmt.Sprintf("heard %q, which nobody said", line))
+	return lineID{}, fault(fmt.Sprintf("sent %q, which nobody said", text))
 }
 
-// encodeLine returns the payload with which a client sends a line.
-func encodeLine(subprotocol string, speaker, number int) string {
-	line := string(appendLine(nil, speaker, number))
+// encode returns the payload with which a client sends the line.
+func (id lineID) encode(subprotocol string) string {
 	if subprotocol == protocol.Subprotocol {
-		return `{"text":"` + line + `"}`
+		return `{"text":"` + id.text() + `"}`
 	}
-	return line
+	return id.text()
 }
 
-// parseMessage takes a line as the server spells it. It reports false for what
-// nobody said: chat.v1's notices.
-func parseMessage(line []byte, subprotocol string) (lineID, bool, error) {
+// decode returns what a line of a server's frame says. It reports false for a notice.
+func decode(line []byte, subprotocol string) (id lineID, ok bool, err error) {
 	if subprotocol == protocol.Subprotocol {
 		var message struct{ Type, Text string }
 		if err := json.Unmarshal(line, &message); err != nil {
-			return lineID{}, false, fault(fmt.Sprintf("heard %q: %v", line, err))
+			return lineID{}, false, fault(fmt.Sprintf("sent %q: %v", line, err))
 		}
 		if message.Type != "message" {
 			return lineID{}, false, nil
 		}
 		line = []byte(message.Text)
 	}
-	id, err := parseLine(line)
+	id, err = parseLine(line)
 	return id, true, err
 }

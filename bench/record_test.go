@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -13,7 +14,7 @@ func newTestRecord() (r *record, lines [][]byte) {
 	r = newRecord("", 2)
 	for number := range 3 {
 		for speaker := range 2 {
-			lines = append(lines, appendLine(nil, speaker, number))
+			lines = append(lines, []byte(lineID{speaker, number}.text()))
 			r.sent[speaker]++
 		}
 	}
@@ -72,7 +73,7 @@ func TestLies(t *testing.T) {
 		"a damaged line":      func(l [][]byte) [][]byte { return append(l[:2:2], []byte(strings.ToUpper(string(l[2])))) },
 		"half a line":         func(l [][]byte) [][]byte { return append(l[:2:2], l[2][:20]) },
 		"an empty line":       func(l [][]byte) [][]byte { return [][]byte{l[0], nil, l[1]} },
-		"a line never said":   func(l [][]byte) [][]byte { return append(l[:6:6], appendLine(nil, 1, 3)) },
+		"a line never said":   func(l [][]byte) [][]byte { return append(l[:6:6], []byte(lineID{1, 3}.text())) },
 	} {
 		for _, size := range []int{1, 50, 1000} {
 			r, lines := newTestRecord()
@@ -95,14 +96,14 @@ func TestLies(t *testing.T) {
 func TestNoticesAreNoLines(t *testing.T) {
 	r := newRecord(protocol.Subprotocol, 1)
 	r.sent[0] = 2
-	message := func(number string) []byte {
-		return []byte(`{"type":"message","id":` + number + `,"text":"` + string(appendLine(nil, 0, int(number[0]-'0'))) + `"}`)
+	message := func(number int) []byte {
+		return fmt.Appendf(nil, `{"type":"message","id":%d,"text":"%s"}`, number, lineID{0, number}.text())
 	}
 	hello, online := []byte(`{"type":"hello","room":""}`), []byte(`{"type":"online","count":2}`)
 	for _, size := range []int{1000, 1, 30} {
 		for _, lines := range [][][]byte{
-			{hello, online, message("0"), online, message("1")},
-			{hello, message("0"), message("1"), online},
+			{hello, online, message(0), online, message(1)},
+			{hello, message(0), message(1), online},
 		} {
 			if l, err := receiveAll(r, size, lines...); err != nil || l.received != 2 {
 				t.Errorf("in pieces of %d: heard %d, %v", size, l.received, err)
@@ -112,7 +113,7 @@ func TestNoticesAreNoLines(t *testing.T) {
 }
 
 func TestLines(t *testing.T) {
-	line := appendLine(nil, 123, 45678)
+	line := []byte(lineID{123, 45678}.text())
 	if len(line) != lineSize {
 		t.Errorf("%q has %d bytes", line, len(line))
 	}
@@ -126,7 +127,7 @@ func TestLines(t *testing.T) {
 			t.Errorf("%q passes for %q", damaged, line)
 		}
 	}
-	said, ok, err := parseMessage([]byte(`{"type":"message","id":1,"text":"`+string(line)+`"}`), protocol.Subprotocol)
+	said, ok, err := decode([]byte(`{"type":"message","id":1,"text":"`+string(line)+`"}`), protocol.Subprotocol)
 	if err != nil || !ok || said != (lineID{123, 45678}) {
 		t.Errorf("on chat.v1: %v, %v, %v", said, ok, err)
 	}
