@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -9,87 +10,94 @@ import (
 	"slices"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"chat/internal/wstest"
 )
 
-// generator is the crowd: all clients of one run, in one goroutine around one epoll
-// instance. It must cost much less than the server, so a client is a descriptor, a
-// parser and a position in the record, and reads are large.
-type generator struct {
-	loadSpec
-	epoll   int
-	timer   int // ticks when the next line is due, at a fixed rate
-	clients []*client
-	events  [256]syscall.EpollEvent
-	buf     []byte // for reading
-	out     []byte // for writing
-
-	record       *record
-	speakers     []*client // some of the clients
-	refilling    bool      // they answer their own lines with the next
-	joined       int       // clients let in so far
-	disconnected int
-	deliveries   int // lines heard, all clients together
-
-	// at a fixed rate
-	start     time.Time // when line 0 is due; zero when nothing is
-	nextLine  int       // the next line to say
-	latencies []time.Duration
-}
-
-type client struct {
-	fd       int
-	joined   bool
-	closed   bool
-	rest     []byte // received, and the beginning of something that is not whole yet
-	frames   parser
-	listener listener
-	speaker  int // -1 for one who only listens
-	returned int // a speaker's own lines that it has heard
-	sampled  bool
-}
-
 const (
-	handshakes  = 64               // under way at a time: less than any backlog
-	sampleEvery = 10               // clients, of which one takes the time of what it hears
-	joinLimit   = 60 * time.Second // for all to be let in
-	drainLimit  = 60 * time.Second // for the last line to reach everyone
-	timerEvent  = -1
+	// maxHandshakes is how many handshakes are under way at a time: fewer than any
+	// listener's backlog.
+	maxHandshakes = 64
+
+	// joinLimit is how long all handshakes may take together.
+	joinLimit = 60 * time.Second
+
+	// drainLimit is how long the last line may take to reach everyone.
+	drainLimit = 60 * time.Second
+
+	// sampleEvery is how many clients there are to one that measures latency.
+	sampleEvery = 10
 )
 
-// generate puts one server under one load. A fault of the server is in the result; an
-// error is ours.
-func generate(spec loadSpec) (result, error) {
-	g := &generator{
-		loadSpec: spec,
-		timer:    -1,
-		record:   newRecord(spec.Subprotocol, spec.Speakers),
-		buf:      make([]byte, 256<<10),
-	}
-	var err error
-	if g.epoll, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
-		return result{}, os.NewSyscallError("epoll_create1", err)
-	}
-	defer g.close()
+// A generator is all clients of a run, in one goroutine around one epoll instance. It must
+// cost much less than the server. So a client is a descriptor, a parser and a position in
+// the record, and reads are large.
+type generator struct {
+	loadSpec
+	ctx   context.Context // ends the run
+	addr  netip.AddrPort  // of the server
+	pid   int             // of the server
+	epoll int
+	timer int    // a timerfd that fires whenever a line is due; -1 before
+	buf   []byte // scratch: what is read
+	out   []byte // scratch: what is written
 
-	var r result
-	err = g.measure(&r)
-	r.Disconnected = g.disconnected
-	var f fault
-	switch {
-	case errors.As(err, &f):
-		r.Fault = f.Error()
-	case err != nil:
-		return result{}, err
-	}
-	return r, nil
+	clients      []*client
+	record       *record
+	joined       int       // clients whose handshake succeeded and which were not disconnected since
+	disconnected int       // connections that the server ended
+	deliveries   int       // lines received, all clients together
+	refilling    bool      // whether speakers send, in a closed loop
+	start        time.Time // when line 0 is due, in an open loop; zero before
+	nextLine     int       // the line to be due next, in an open loop
+	latencies    []time.Duration
 }
 
+// A client is one connection.
+type client struct {
+	fd       int    // -1 when the connection is closed
+	joined   bool   // the handshake succeeded
+	rest     []byte // of what was read: the beginning of something that is not whole yet
+	frames   parser
+	listener listener
+	speaker  int  // -1 for a client that does not send
+	returned int  // a speaker's own lines that it has received
+	sampled  bool // it measures latency
+}
+
+// generate puts a server, by address and process id, under a load. What the server gets wrong
+// is in the result.
+func generate(ctx context.Context, spec loadSpec, addr string, pid int) (result, error) {
+	g, err := newGenerator(ctx, spec, addr, pid)
+	if err != nil {
+		return result{}, err
+	}
+	defer g.close()
+	r, err := g.measure()
+	if f, ok := errors.AsType[fault](err); ok {
+		return result{fault: f.Error()}, nil
+	}
+	return r, err
+}
+
+// newGenerator returns a generator without clients. The caller closes it.
+func newGenerator(ctx context.Context, spec loadSpec, addr string, pid int) (*generator, error) {
+	g := &generator{loadSpec: spec, ctx: ctx, pid: pid, timer: -1, buf: make([]byte, 256<<10)}
+	g.record = newRecord(spec.subprotocol, spec.speakers)
+	var err error
+	if g.addr, err = netip.ParseAddrPort(addr); err != nil {
+		return nil, err
+	}
+	g.epoll, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	return g, os.NewSyscallError("epoll_create1", err)
+}
+
+// close closes all connections.
 func (g *generator) close() {
 	for _, c := range g.clients {
-		g.closeClient(c)
+		if c.fd >= 0 {
+			syscall.Close(c.fd)
+		}
 	}
 	if g.timer >= 0 {
 		syscall.Close(g.timer)
@@ -97,111 +105,86 @@ func (g *generator) close() {
 	syscall.Close(g.epoll)
 }
 
-// measure is one run: all come in, the room settles, some speak, and at the end
-// everyone must have heard everything.
-func (g *generator) measure(r *result) error {
-	if err := g.measureJoin(r); err != nil {
-		return err
-	}
-	if g.Speakers > 0 {
-		if err := g.measureDelivery(r); err != nil {
-			return err
-		}
-	}
-	return g.check()
+// A snapshot is the clocks and counters at one time.
+type snapshot struct {
+	time        time.Time
+	cpu, ownCPU time.Duration // used by the server and by the generator
+	memory      int           // the server's resident memory in bytes
+	deliveries  int
 }
 
-// measureJoin measures what it takes the server to let all in, and to have them.
-func (g *generator) measureJoin(r *result) error {
-	memory, err := residentMemory(g.PID)
-	if err != nil {
-		return err
+// after receives for so long, and returns a snapshot then.
+func (g *generator) after(d time.Duration) (snapshot, error) {
+	if err := g.receiveFor(d); err != nil {
+		return snapshot{}, err
 	}
-	before, err := g.snapshot()
+	cpu, err1 := cpuTime(g.pid)
+	own, err2 := cpuTime(os.Getpid())
+	s := snapshot{time.Now(), cpu, own, 0, g.deliveries}
+	memory, err3 := residentMemory(g.pid)
+	s.memory = memory
+	return s, errors.Join(err1, err2, err3)
+}
+
+// measure is a run: all clients join, the room settles, speakers send lines, and everyone
+// must receive all of them.
+func (g *generator) measure() (r result, err error) {
+	start, err := g.after(0)
 	if err != nil {
-		return err
+		return r, err
 	}
 	if err := g.join(); err != nil {
-		return err
+		return r, err
 	}
-	r.Joined = g.joined
-	r.JoinTime = time.Since(before.time)
-	if err := g.receiveFor(g.Settle / 4); err != nil { // while the server finishes with the last ones
-		return err
-	}
-	after, err := g.snapshot()
+	r.joined, r.joinTime = g.joined, time.Since(start.time)
+	joined, err := g.after(g.settle / 4) // while the server finishes the last handshakes
 	if err != nil {
-		return err
+		return r, err
 	}
-	r.JoinCPU = after.cpu - before.cpu
-	if err := g.receiveFor(g.Settle - g.Settle/4); err != nil {
-		return err
+	settled, err := g.after(g.settle - g.settle/4)
+	if err != nil {
+		return r, err
 	}
-	settled, err := residentMemory(g.PID)
-	r.Memory = settled - memory
-	return err
+	r.joinCPU, r.memory = joined.cpu-start.cpu, settled.memory-start.memory
+	if g.speakers > 0 {
+		err = g.measureDelivery(&r)
+	}
+	r.disconnected = g.disconnected
+	return r, err
 }
 
-// measureDelivery measures what it takes the server to pass on what the speakers say.
+// measureDelivery measures how the server delivers what speakers send. It returns a fault
+// if a line does not reach everyone.
 func (g *generator) measureDelivery(r *result) error {
 	if err := g.startSpeakers(); err != nil {
 		return err
 	}
-	if err := g.receiveFor(g.WarmUp); err != nil {
-		return err
-	}
-	before, err := g.snapshot()
+	begin, err := g.after(g.warmUp)
 	if err != nil {
 		return err
 	}
-	if err := g.receiveFor(g.Window); err != nil {
-		return err
-	}
-	after, err := g.snapshot()
+	end, err := g.after(g.window)
 	if err != nil {
 		return err
 	}
-	r.Time = after.time.Sub(before.time)
-	r.Deliveries = after.deliveries - before.deliveries
-	r.CPU = after.cpu - before.cpu
-	r.OwnCPU = after.own - before.own
+	r.time, r.deliveries = end.time.Sub(begin.time), end.deliveries-begin.deliveries
+	r.cpu, r.ownCPU = end.cpu-begin.cpu, end.ownCPU-begin.ownCPU
 
 	g.refilling = false
 	if err := g.drain(); err != nil {
 		return err
 	}
 	slices.Sort(g.latencies)
-	r.P50 = percentile(g.latencies, 50)
-	r.P99 = percentile(g.latencies, 99)
-	return nil
+	r.p50, r.p99 = percentile(g.latencies, 50), percentile(g.latencies, 99)
+	return g.check()
 }
 
-// A snapshot is what the clocks and counters show at one time.
-type snapshot struct {
-	time       time.Time
-	cpu, own   time.Duration // used by the server and by the generator
-	deliveries int
-}
-
-func (g *generator) snapshot() (snapshot, error) {
-	cpu, err := cpuTime(g.PID)
-	if err != nil {
-		return snapshot{}, fault("the server is gone")
-	}
-	own, err := cpuTime(os.Getpid())
-	return snapshot{time.Now(), cpu, own, g.deliveries}, err
-}
-
-// join brings all clients in.
+// join connects all clients.
 func (g *generator) join() error {
-	addr, err := netip.ParseAddrPort(g.Addr)
-	if err != nil {
-		return err
-	}
-	request := []byte(wstest.Handshake(g.Addr, "/ws", g.Subprotocol))
-	for deadline := time.Now().Add(joinLimit); g.joined < g.Listeners; {
-		for len(g.clients) < g.Listeners && len(g.clients)-g.joined < handshakes {
-			if err := g.connect(addr, request); err != nil {
+	for deadline := time.Now().Add(joinLimit); g.joined < g.listeners; {
+		for len(g.clients) < g.listeners && len(g.clients)-g.joined < maxHandshakes {
+			g.clients = append(g.clients, nil)
+			if err := g.connect(len(g.clients) - 1); err != nil {
 				return err
 			}
 		}
@@ -209,47 +192,34 @@ func (g *generator) join() error {
 			return err
 		}
 		if g.disconnected > 0 {
-			return fault(fmt.Sprintf("ended a connection when %d were in", g.joined))
+			return fault(fmt.Sprintf("ended a connection when %d were accepted", g.joined))
 		}
 		if time.Now().After(deadline) {
-			return fault(fmt.Sprintf("only %d of %d let in after %v", g.joined, g.Listeners, joinLimit))
+			return fault(fmt.Sprintf("accepted only %d of %d in %v", g.joined, g.listeners, joinLimit))
 		}
 	}
 	return nil
 }
 
-// connect opens the next client's connection and asks for the upgrade.
-func (g *generator) connect(addr netip.AddrPort, request []byte) error {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+// connect makes the client of an index anew: it connects and sends its handshake. Speakers
+// are at equal distances among the clients.
+func (g *generator) connect(index int) error {
+	fd, err := dial(g.addr)
 	if err != nil {
-		return os.NewSyscallError("socket", err)
-	}
-	index := len(g.clients)
-	c := &client{fd: fd, speaker: -1, listener: listener{record: g.record}, sampled: index%sampleEvery == 0}
-	g.clients = append(g.clients, c)
-	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}); err != nil {
-		return os.NewSyscallError("connect", err)
-	}
-	if err := syscall.SetNonblock(fd, true); err != nil {
-		return os.NewSyscallError("fcntl", err)
-	}
-	if err := syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1); err != nil {
-		return os.NewSyscallError("setsockopt", err)
-	}
-	if err := g.write(c, request); err != nil {
 		return err
 	}
-	return g.watch(fd, int32(index))
+	c := &client{fd: fd, speaker: -1, listener: listener{record: g.record}, sampled: index%sampleEvery == 0}
+	g.clients[index] = c
+	if g.speakers > 0 && index%(g.listeners/g.speakers) == 0 {
+		c.speaker = index / (g.listeners / g.speakers)
+	}
+	if err := g.write(c, []byte(wstest.Handshake(g.addr.String(), "/ws", g.subprotocol))); err != nil {
+		return err
+	}
+	return g.watch(fd, index)
 }
 
-// watch has epoll tell of fd, by the given name, whenever something new can be read.
-func (g *generator) watch(fd int, name int32) error {
-	const edgeTriggered = 1 << 31 // syscall.EPOLLET is negative
-	event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | edgeTriggered, Fd: name}
-	return os.NewSyscallError("epoll_ctl", syscall.EpollCtl(g.epoll, syscall.EPOLL_CTL_ADD, fd, &event))
-}
-
-// receiveFor reads what comes, for so long.
+// receiveFor receives for so long.
 func (g *generator) receiveFor(d time.Duration) error {
 	for until := time.Now().Add(d); time.Now().Before(until); {
 		if err := g.poll(until); err != nil {
@@ -259,24 +229,26 @@ func (g *generator) receiveFor(d time.Duration) error {
 	return nil
 }
 
-// poll waits for something to read, at most until then, and reads it.
+// poll waits until there is something to read, at most until a time, and reads it. It may
+// return earlier. It fails when the run is to end.
 func (g *generator) poll(until time.Time) error {
-	wait := max(0, time.Until(until).Milliseconds()+1)
-	n, errno := epollWait(g.epoll, g.events[:], wait)
-	if errno == syscall.EINTR {
-		return nil
-	} else if errno != 0 {
-		return os.NewSyscallError("epoll_pwait", errno)
+	if err := g.ctx.Err(); err != nil {
+		return err
 	}
-	for _, event := range g.events[:n] {
+	const interval = 100 * time.Millisecond // in which to look at ctx
+	var events [256]syscall.EpollEvent
+	n, err := epollWait(g.epoll, events[:], min(interval, time.Until(until)))
+	if err != nil {
+		return err
+	}
+	for _, event := range events[:n] {
 		if !g.start.IsZero() {
 			if err := g.sendDue(); err != nil { // also between two reads, so as not to be late
 				return err
 			}
 		}
 		if event.Fd == timerEvent {
-			var ticks [8]byte
-			syscall.Read(g.timer, ticks[:]) // the clock says how many are due
+			transfer(syscall.SYS_READ, g.timer, g.buf[:8]) // or it does not fire again
 			continue
 		}
 		ended := event.Events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0
@@ -287,10 +259,10 @@ func (g *generator) poll(until time.Time) error {
 	return nil
 }
 
-// read reads all there is for a client. A short read emptied the line, unless the
-// line has ended: that takes one more to see.
+// read reads and handles all there is for a client. A short read shows that there is no
+// more, unless the connection has ended: that takes another read to see.
 func (g *generator) read(c *client, ended bool) error {
-	for !c.closed {
+	for c.fd >= 0 {
 		begun := copy(g.buf, c.rest)
 		n, errno := transfer(syscall.SYS_READ, c.fd, g.buf[begun:])
 		switch {
@@ -312,7 +284,7 @@ func (g *generator) read(c *client, ended bool) error {
 	return nil
 }
 
-// handle handles what was read for a client, after the rest of the time before.
+// handle handles what was read for a client, after the rest of what was read before.
 func (g *generator) handle(c *client, data []byte) error {
 	if !c.joined {
 		end := bytes.Index(data, []byte("\r\n\r\n"))
@@ -320,7 +292,7 @@ func (g *generator) handle(c *client, data []byte) error {
 			c.rest = append(c.rest[:0], data...)
 			return nil
 		}
-		if err := checkHandshake(data[:end+2], g.Subprotocol); err != nil {
+		if err := checkHandshake(data[:end+2], g.subprotocol); err != nil {
 			return err
 		}
 		data = data[end+4:]
@@ -352,7 +324,7 @@ func (g *generator) handle(c *client, data []byte) error {
 	return g.refill(c)
 }
 
-// count counts the lines that have come to a client.
+// count counts the lines that a client has received.
 func (g *generator) count(c *client, lines []lineID) {
 	g.deliveries += len(lines)
 	if c.speaker >= 0 {
@@ -362,30 +334,28 @@ func (g *generator) count(c *client, lines []lineID) {
 			}
 		}
 	}
-	if g.Rate > 0 && c.sampled && len(lines) > 0 {
+	if g.rate > 0 && c.sampled && len(lines) > 0 {
 		now := time.Since(g.start)
 		for _, line := range lines {
-			due := dueTime(line.number*g.Speakers+line.speaker, g.Rate)
-			if due >= g.WarmUp {
+			due := dueTime(line.number*g.speakers+line.speaker, g.rate)
+			if due >= g.warmUp {
 				g.latencies = append(g.latencies, now-due)
 			}
 		}
 	}
 }
 
-// startSpeakers has the speakers begin. They stand among the listeners at equal distances.
-func (g *generator) startSpeakers() error {
-	for speaker := range g.Speakers {
-		c := g.clients[speaker*g.Listeners/g.Speakers]
-		c.speaker = speaker
-		g.speakers = append(g.speakers, c)
-	}
-	if g.Rate > 0 {
+// startSpeakers lets the speakers send.
+func (g *generator) startSpeakers() (err error) {
+	if g.rate > 0 {
 		g.start = time.Now()
-		return g.setTimer()
+		if g.timer, err = newTimer(dueTime(1, g.rate)); err != nil {
+			return err
+		}
+		return g.watch(g.timer, timerEvent)
 	}
 	g.refilling = true
-	for _, c := range g.speakers {
+	for _, c := range g.clients {
 		if err := g.refill(c); err != nil {
 			return err
 		}
@@ -393,100 +363,77 @@ func (g *generator) startSpeakers() error {
 	return nil
 }
 
-// refill has a speaker who waits for its own lines say as many again as have come.
+// refill sends as many lines of a speaker as it has received of its own, in a closed loop.
 func (g *generator) refill(c *client) error {
-	if !g.refilling || c.speaker < 0 || c.closed {
+	if !g.refilling || c.speaker < 0 || c.fd < 0 {
 		return nil
 	}
-	out := g.out[:0]
-	for g.record.sent[c.speaker]-c.returned < g.InFlight {
-		out = g.appendNextLine(out, c.speaker)
+	g.out = g.out[:0]
+	for g.record.sent[c.speaker]-c.returned < g.inFlight {
+		g.out = append(g.out, g.newLine(c)...)
 	}
-	g.out = out
-	if len(out) == 0 {
-		return nil
-	}
-	return g.write(c, out)
+	return g.write(c, g.out)
 }
 
-// appendNextLine appends the frame with a speaker's next line.
-func (g *generator) appendNextLine(b []byte, speaker int) []byte {
-	line := lineID{speaker, g.record.sent[speaker]}
-	g.record.sent[speaker]++
-	return append(b, wstest.Masked(wstest.Fin|wstest.Text, line.encode(g.Subprotocol))...)
+// newLine returns the frame with a speaker's next line.
+func (g *generator) newLine(c *client) string {
+	line := lineID{c.speaker, g.record.sent[c.speaker]}
+	g.record.sent[c.speaker]++
+	return wstest.Masked(wstest.Fin|wstest.Text, line.encode(g.subprotocol))
 }
 
-// sendDue says what is due. The speakers take turns.
+// sendDue sends the lines that are due, in an open loop. The speakers take turns.
 func (g *generator) sendDue() error {
 	now := time.Since(g.start)
 	for {
-		due := dueTime(g.nextLine, g.Rate)
-		if due > now || due >= g.WarmUp+g.Window {
+		due := dueTime(g.nextLine, g.rate)
+		if due > now || due >= g.warmUp+g.window {
 			return nil
 		}
-		speaker := g.nextLine % g.Speakers
+		c := g.clients[g.nextLine%g.speakers*(g.listeners/g.speakers)]
 		g.nextLine++
-		c := g.speakers[speaker]
-		if c.closed {
+		if c.fd < 0 {
 			continue
 		}
-		g.out = g.appendNextLine(g.out[:0], speaker)
-		if err := g.write(c, g.out); err != nil {
+		if err := g.write(c, []byte(g.newLine(c))); err != nil {
 			return err
 		}
 	}
 }
 
-// setTimer has a timer wake the loop for each line that becomes due.
-func (g *generator) setTimer() error {
-	const clockMonotonic = 1
-	fd, _, errno := syscall.Syscall(syscall.SYS_TIMERFD_CREATE, clockMonotonic, syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
-	if errno != 0 {
-		return os.NewSyscallError("timerfd_create", errno)
-	}
-	g.timer = int(fd)
-	interval := syscall.NsecToTimespec(dueTime(1, g.Rate).Nanoseconds())
-	spec := struct{ interval, first syscall.Timespec }{interval, interval}
-	if _, _, errno := syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, fd, 0, uintptr(unsafe.Pointer(&spec)), 0, 0, 0); errno != 0 {
-		return os.NewSyscallError("timerfd_settime", errno)
-	}
-	return g.watch(g.timer, timerEvent)
-}
-
-// write writes to a client's line, which has room for all that it may say.
+// write writes to a client's connection, whose buffer has room for all that it sends.
 func (g *generator) write(c *client, data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
 	n, errno := transfer(syscall.SYS_WRITE, c.fd, data)
 	switch {
 	case errno == 0 && n == len(data):
 		return nil
 	case errno == 0 || errno == syscall.EAGAIN:
-		return fault("the server does not read")
+		return fault("does not read")
 	case errno == syscall.EPIPE || errno == syscall.ECONNRESET:
-		return nil // reading tells
+		return nil // read notices it, too
 	}
 	return os.NewSyscallError("write", errno)
 }
 
-// disconnect is for a client whose connection the server has ended.
+// disconnect closes a client's connection, which the server has ended.
 func (g *generator) disconnect(c *client) {
 	g.disconnected++
-	g.closeClient(c)
-}
-
-func (g *generator) closeClient(c *client) {
-	if !c.closed {
-		c.closed = true
-		syscall.Close(c.fd)
+	if c.joined {
+		g.joined--
 	}
+	syscall.Close(c.fd)
+	c.fd = -1
 }
 
-// drain listens until everyone has heard everything, or nothing more comes; and a
+// drain receives until everyone has received everything, or nothing more comes, and a
 // little longer, for what should not come.
 func (g *generator) drain() error {
 	const step = 20 * time.Millisecond
 	deadline := time.Now().Add(drainLimit)
-	quiet := time.Now()
-	for g.check() != nil && time.Since(quiet) < g.IdleTimeout && time.Now().Before(deadline) {
+	for quiet := time.Now(); g.check() != nil && time.Since(quiet) < g.idleTimeout && time.Now().Before(deadline); {
 		before := g.deliveries
 		if err := g.receiveFor(step); err != nil {
 			return err
@@ -498,18 +445,18 @@ func (g *generator) drain() error {
 	return g.receiveFor(step)
 }
 
-// check returns a fault unless those who stayed have heard each other, and all the same.
+// check returns a fault unless each client that is connected has received each line.
 func (g *generator) check() error {
 	for index, c := range g.clients {
-		if c.closed {
+		if c.fd < 0 {
 			continue
 		}
 		if c.speaker >= 0 && g.record.received[c.speaker] < g.record.sent[c.speaker] {
-			return fault(fmt.Sprintf("speaker %d said %d lines, but only %d came",
-				c.speaker, g.record.sent[c.speaker], g.record.received[c.speaker]))
+			return fault(fmt.Sprintf("sent only %d of the %d lines of speaker %d",
+				g.record.received[c.speaker], g.record.sent[c.speaker], c.speaker))
 		}
 		if c.listener.received < len(g.record.lines) {
-			return fault(fmt.Sprintf("client %d has heard %d of %d lines", index, c.listener.received, len(g.record.lines)))
+			return fault(fmt.Sprintf("sent client %d only %d of %d lines", index, c.listener.received, len(g.record.lines)))
 		}
 	}
 	return nil

@@ -74,13 +74,13 @@ func (r *testRoom) load(t *testing.T, change func(*loadSpec)) result {
 	go server.Serve(l)
 	defer server.Close()
 	spec := loadSpec{
-		Addr: l.Addr().String(), PID: os.Getpid(), Listeners: 20, Speakers: 4, InFlight: 2,
-		Settle: 10 * time.Millisecond, WarmUp: 10 * time.Millisecond, Window: 30 * time.Millisecond, IdleTimeout: 2 * time.Second,
+		listeners: 20, speakers: 4, inFlight: 2,
+		settle: 10 * time.Millisecond, warmUp: 10 * time.Millisecond, window: 30 * time.Millisecond, idleTimeout: 2 * time.Second,
 	}
 	if change != nil {
 		change(&spec)
 	}
-	result, err := generate(spec)
+	result, err := generate(t.Context(), spec, l.Addr().String(), os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,11 +88,11 @@ func (r *testRoom) load(t *testing.T, change func(*loadSpec)) result {
 }
 
 // briefly is for rooms that are known to be silent in the end.
-func briefly(spec *loadSpec) { spec.IdleTimeout = 50 * time.Millisecond }
+func briefly(spec *loadSpec) { spec.idleTimeout = 50 * time.Millisecond }
 
 func TestHonestRoom(t *testing.T) {
 	r := new(testRoom).load(t, nil)
-	if r.Fault != "" || r.Joined != 20 || r.Disconnected != 0 || r.CPU <= 0 || r.OwnCPU <= 0 {
+	if r.fault != "" || r.joined != 20 || r.disconnected != 0 || r.cpu <= 0 || r.ownCPU <= 0 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -106,16 +106,16 @@ func TestFixedRate(t *testing.T) {
 		return []string{line}
 	}}
 	r := room.load(t, func(spec *loadSpec) {
-		spec.Rate, spec.InFlight = 1000, 0
-		spec.Window = 50 * time.Millisecond
+		spec.rate, spec.inFlight = 1000, 0
+		spec.window = 50 * time.Millisecond
 	})
 	room.mu.Lock()
 	defer room.mu.Unlock()
-	if r.Fault != "" || room.before != 60 { // what was due while it stalled was said all the same, and counts as late
+	if r.fault != "" || room.before != 60 { // what was due while it stalled was said all the same, and counts as late
 		t.Errorf("%d lines, %+v", room.before, r)
 	}
-	if r.P99 < stall/2 || r.P50 <= 0 {
-		t.Errorf("latency %v median, %v p99", r.P50, r.P99)
+	if r.p99 < stall/2 || r.p50 <= 0 {
+		t.Errorf("latency %v median, %v p99", r.p50, r.p99)
 	}
 }
 
@@ -151,7 +151,7 @@ func TestLyingRoom(t *testing.T) {
 			return []string{line}
 		},
 	} {
-		if r := (&testRoom{lie: lie}).load(t, briefly); r.Fault == "" {
+		if r := (&testRoom{lie: lie}).load(t, briefly); r.fault == "" {
 			t.Errorf("a room that %s: no fault in %+v", what, r)
 		}
 	}
@@ -165,8 +165,8 @@ func TestRoomThatThrowsOut(t *testing.T) {
 		}
 		return []string{line}
 	}
-	if r := room.load(t, nil); r.Fault != "" || r.Disconnected != 1 {
-		t.Errorf("%d thrown out, %v", r.Disconnected, r)
+	if r := room.load(t, nil); r.fault != "" || r.disconnected != 1 {
+		t.Errorf("%d thrown out, %v", r.disconnected, r)
 	}
 }
 
@@ -174,13 +174,13 @@ func TestRoomThatThrowsOut(t *testing.T) {
 func TestRoomThatForgets(t *testing.T) {
 	room := new(testRoom)
 	room.forget = 5
-	if r := room.load(t, briefly); r.Fault == "" {
+	if r := room.load(t, briefly); r.fault == "" {
 		t.Errorf("%+v", r)
 	}
 }
 
 func TestRoomWithoutTheSubprotocol(t *testing.T) {
-	if r := new(testRoom).load(t, func(spec *loadSpec) { spec.Subprotocol = protocol.Subprotocol }); r.Fault != "does not speak chat.v1" {
+	if r := new(testRoom).load(t, func(spec *loadSpec) { spec.subprotocol = protocol.Subprotocol }); r.fault != "does not speak chat.v1" {
 		t.Errorf("%+v", r)
 	}
 }

@@ -6,59 +6,57 @@ import (
 	"chat/internal/protocol"
 )
 
-// A loadSpec is what the generator is to do to one server.
+// A loadSpec is what the clients of a run do.
 type loadSpec struct {
-	Addr        string
-	PID         int
-	Subprotocol string // the subprotocol to ask for; "" is the classic wire
-	Listeners   int
-	Speakers    int           // some of the listeners
-	InFlight    int           // lines that each speaker has on their way, always; or
-	Rate        float64       // lines a second that are said at fixed times, all speakers together
-	Settle      time.Duration // between the last one's coming in and the first line
-	WarmUp      time.Duration // between the first line and the window
-	Window      time.Duration // in which deliveries and processor time are counted
-	IdleTimeout time.Duration // after the last line: when nothing has come for so long, nothing will
+	name        string
+	subprotocol string        // that they ask for; "" for the classic protocol
+	oursOnly    bool          // the example does not speak the subprotocol
+	listeners   int           // all clients
+	speakers    int           // how many of them send lines, too
+	inFlight    int           // lines that each speaker has sent and not received, always (closed loop); or
+	rate        float64       // lines a second that are sent at fixed times, all speakers together (open loop)
+	settle      time.Duration // from the last handshake to the first line
+	warmUp      time.Duration // from the first line to the window
+	window      time.Duration // in which deliveries and CPU time are counted
+	idleTimeout time.Duration // after the last line: what has not come when this passes without any is lost
 }
 
-// A result is what came of it. Processor time is the server's, except for OwnCPU.
-type result struct {
-	Joined            int           // how many came in
-	JoinTime, JoinCPU time.Duration // for all of them
-	Memory            int           // bytes that the server grew by when all were in
-
-	Time, CPU, OwnCPU time.Duration // the window
-	Deliveries        int           // lines heard in it, all listeners together
-	P50, P99          time.Duration // from when a line was due until it was heard, where they have a rate
-
-	Disconnected int    // connections that the server ended
-	Fault        string // what the server got wrong; then nothing else counts
+// loads are the loads of a round, without the times that are the same for all.
+var loads = []loadSpec{
+	{name: "A", listeners: 1000, speakers: 10, inFlight: 1},
+	{name: "B", listeners: 1000, speakers: 10, inFlight: 8},
+	{name: "C", listeners: 1000, speakers: 200, inFlight: 1},
+	{name: "C on chat.v1", listeners: 1000, speakers: 200, inFlight: 1, subprotocol: protocol.Subprotocol, oursOnly: true},
+	{name: "D", listeners: 1000, speakers: 200, rate: 500},
+	{name: "E", listeners: 1000, speakers: 10, rate: 50},
+	{name: "E for 100", listeners: 100, speakers: 10, rate: 50},
+	{name: "E for 9,000", listeners: 9000, speakers: 10, rate: 50},
+	{name: "idle", listeners: 5000, settle: 3 * time.Second},
 }
 
-func (r result) rate() float64        { return float64(r.Deliveries) / r.Time.Seconds() }
-func (r result) perDelivery() float64 { return r.CPU.Seconds() / float64(r.Deliveries) }
-
-// dueTime is when a line is due at a fixed rate: a server that stalls finds the lines
-// waiting, and their latency counts from here.
+// dueTime returns when a line is due at a fixed rate, after the first. Latency counts from
+// here, so that lines which wait for a stalled server are not measured too well
+// (coordinated omission).
 func dueTime(line int, rate float64) time.Duration {
 	return time.Duration(float64(line) / rate * float64(time.Second))
 }
 
-// A load is a loadSpec with a name; only our own server is put under it if oursOnly is true.
-type load struct {
-	name string
-	loadSpec
-	oursOnly bool
+// A result is what a run measured. CPU time is the server's unless it says otherwise.
+type result struct {
+	joined            int           // clients whose handshake succeeded
+	joinTime, joinCPU time.Duration // for all of them
+	memory            int           // bytes that the server's resident memory grew by, with all idle
+
+	time, cpu, ownCPU time.Duration // length of the window, and CPU time in it; own is the generator's
+	deliveries        int           // lines received in the window, all clients together
+	p50, p99          time.Duration // latency at a fixed rate, from when a line was due until it was received
+
+	disconnected int    // connections that the server ended
+	fault        string // what the server got wrong; if not "", nothing else counts
 }
 
-var loads = []load{
-	{name: "A", loadSpec: loadSpec{Listeners: 1000, Speakers: 10, InFlight: 1}},
-	{name: "B", loadSpec: loadSpec{Listeners: 1000, Speakers: 10, InFlight: 8}},
-	{name: "C", loadSpec: loadSpec{Listeners: 1000, Speakers: 200, InFlight: 1}},
-	{name: "C on chat.v1", loadSpec: loadSpec{Listeners: 1000, Speakers: 200, InFlight: 1, Subprotocol: protocol.Subprotocol}, oursOnly: true},
-	{name: "D", loadSpec: loadSpec{Listeners: 1000, Speakers: 200, Rate: 500}},
-	{name: "E", loadSpec: loadSpec{Listeners: 1000, Speakers: 10, Rate: 50}},
-	{name: "E for 100", loadSpec: loadSpec{Listeners: 100, Speakers: 10, Rate: 50}},
-	{name: "E for 9,000", loadSpec: loadSpec{Listeners: 9000, Speakers: 10, Rate: 50}},
-	{name: "idle", loadSpec: loadSpec{Listeners: 5000, Settle: 3 * time.Second}},
-}
+// rate returns deliveries a second.
+func (r result) rate() float64 { return float64(r.deliveries) / r.time.Seconds() }
+
+// perDelivery returns the server's CPU time for a delivery in seconds.
+func (r result) perDelivery() float64 { return r.cpu.Seconds() / float64(r.deliveries) }

@@ -35,7 +35,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"log"
@@ -48,19 +47,9 @@ import (
 	"time"
 )
 
-// generatorCommand, as its only argument, makes a process of this program the load generator.
-const generatorCommand = "generator"
-
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("bench: ")
-	if len(os.Args) == 2 && os.Args[1] == generatorCommand {
-		if err := runGenerator(); err != nil {
-			log.Fatal(err)
-		}
-		return
-	}
-
 	names := flag.String("loads", "", "which `loads`, separated by commas; all if empty")
 	rounds := flag.Int("rounds", 2, "how many `rounds`, each of two runs a server and load")
 	seconds := flag.Float64("seconds", 4, "how many `seconds` to measure")
@@ -94,20 +83,6 @@ func usageError(format string, args ...any) {
 	os.Exit(2)
 }
 
-// runGenerator is the load generator's process: a loadSpec on standard input, the result
-// on standard output.
-func runGenerator() error {
-	var spec loadSpec
-	if err := json.NewDecoder(os.Stdin).Decode(&spec); err != nil {
-		return err
-	}
-	r, err := generate(spec)
-	if err != nil {
-		return err
-	}
-	return json.NewEncoder(os.Stdout).Encode(r)
-}
-
 // compare builds the servers, runs them under the loads that the rows need, and prints the table.
 func compare(ctx context.Context, rows []row, rounds int, window time.Duration, against string) error {
 	dir, err := os.MkdirTemp("", "bench")
@@ -121,23 +96,22 @@ func compare(ctx context.Context, rows []row, rounds int, window time.Duration, 
 	}
 	results := newResults(programs, rounds, window)
 	for range rounds {
-		for _, l := range loads {
-			if !needed(rows, l.name) {
+		for _, spec := range loads {
+			if !needed(rows, spec.name) {
 				continue
 			}
-			spec := l.loadSpec
-			spec.Settle = max(spec.Settle, settle)
-			spec.WarmUp, spec.Window, spec.IdleTimeout = warmUp, window, idleTimeout
+			spec.settle = max(spec.settle, 500*time.Millisecond) // for the last client to be registered
+			spec.warmUp, spec.window, spec.idleTimeout = time.Second, window, 5*time.Second
 			for _, p := range []int{ours, other, other, ours} {
-				if p == other && l.oursOnly {
+				if p == other && spec.oursOnly {
 					continue
 				}
 				r, err := run(ctx, programs[p], spec)
 				if err != nil {
-					return fmt.Errorf("%s, load %s: %w", programs[p].name, l.name, err)
+					return fmt.Errorf("%s, load %s: %w", programs[p].name, spec.name, err)
 				}
-				log.Printf("%-11s %-8s %v", l.name, programs[p].name, r)
-				results.add(p, l.name, r)
+				log.Printf("%-11s %-8s %v", spec.name, programs[p].name, r)
+				results.add(p, spec.name, r)
 			}
 		}
 	}
@@ -147,12 +121,6 @@ func compare(ctx context.Context, rows []row, rounds int, window time.Duration, 
 	}
 	return nil
 }
-
-const (
-	settle      = 500 * time.Millisecond // for the last one in to be registered
-	warmUp      = time.Second
-	idleTimeout = 5 * time.Second
-)
 
 // A program is a server to put under load.
 type program struct {

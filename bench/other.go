@@ -7,8 +7,7 @@ import (
 	"errors"
 )
 
-var errLinux = errors.New("this needs Linux: the crowd runs on epoll, and /proc tells what a server uses")
-
-func generate(loadSpec) (result, error) { return result{}, errLinux }
-
-func run(context.Context, program, loadSpec) (result, error) { return result{}, errLinux }
+// run fails.
+func run(context.Context, program, loadSpec) (result, error) {
+	return result{}, errors.New("this needs Linux: the clients run on epoll, and /proc shows what a server uses")
+}

@@ -3,86 +3,73 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"syscall"
 	"time"
 )
 
-// run puts one program under one load: a fresh server process, and the generator in
-// another. When it returns, both are gone.
+// run puts a fresh server process of a program under a load. When it returns, the process
+// is gone.
 func run(ctx context.Context, p program, spec loadSpec) (result, error) {
-	ctx, cancel := context.WithTimeout(ctx, joinLimit+drainLimit+spec.Settle+spec.WarmUp+spec.Window+10*time.Second)
-	defer cancel()
-
-	addr, err := freeAddr()
+	s, err := newServer(p)
 	if err != nil {
 		return result{}, err
 	}
-	var stderr bytes.Buffer
-	server := command(ctx, p.path, append([]string{"-addr", addr}, p.args...)...)
-	server.Dir = p.dir
-	server.Stderr = &stderr
-	if err := server.Start(); err != nil {
+	if err := s.start(ctx); err != nil {
 		return result{}, err
 	}
-	stop := func() {
-		server.Process.Kill() // an error says that it is gone already
-		server.Wait()
-	}
-	defer stop()
-	if err := awaitListener(ctx, addr); err != nil {
-		stop()
-		return result{}, fmt.Errorf("%s does not come up: %w\n%s", p.name, err, stderr.Bytes())
-	}
-
-	spec.Addr, spec.PID = addr, server.Process.Pid
-	request, err := json.Marshal(spec)
-	if err != nil {
-		return result{}, err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return result{}, err
-	}
-	generator := command(ctx, self, generatorCommand)
-	generator.Stdin = bytes.NewReader(request)
-	generator.Stderr = os.Stderr
-	answer, err := generator.Output()
-	if err != nil {
-		return result{}, fmt.Errorf("load generator: %w", err)
-	}
-	var r result
-	err = json.Unmarshal(answer, &r)
-	return r, err
+	defer s.stop(syscall.SIGKILL)
+	return generate(ctx, spec, s.addr, s.process.Process.Pid)
 }
 
-// command returns a command that dies with ctx, and with this process however that ends.
-func command(ctx context.Context, path string, args ...string) *exec.Cmd {
-	c := exec.CommandContext(ctx, path, args...)
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return c
+// A server is a program under load, as one process or several after each other.
+type server struct {
+	program
+	addr    string // on which it listens
+	process *exec.Cmd
 }
 
-// freeAddr returns an address of this machine alone on which nothing listens.
-func freeAddr() (string, error) {
+// newServer returns a server on a free port of this machine alone. It does not run yet.
+func newServer(p program) (*server, error) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return &server{program: p, addr: l.Addr().String()}, l.Close()
 }
 
-// awaitListener waits until something accepts connections on addr.
-func awaitListener(ctx context.Context, addr string) error {
+// start starts a process and waits until it listens. The caller calls stop, if start
+// succeeds. The process ends with this one, however that ends.
+func (s *server) start(ctx context.Context) error {
+	var stderr bytes.Buffer
+	s.process = exec.Command(s.path, append([]string{"-addr", s.addr}, s.args...)...)
+	s.process.Dir = s.dir
+	s.process.Stderr = &stderr
+	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.process.Start(); err != nil {
+		return err
+	}
+	if err := s.awaitListener(ctx); err != nil {
+		s.stop(syscall.SIGKILL)
+		return fmt.Errorf("%s does not listen: %w\n%s", s.name, err, stderr.Bytes())
+	}
+	return nil
+}
+
+// stop sends the process a signal and waits for its end.
+func (s *server) stop(signal syscall.Signal) {
+	s.process.Process.Signal(signal) // an error says that it has ended
+	s.process.Wait()                 // an error is its exit status
+}
+
+// awaitListener waits, at most five seconds, until the server accepts a connection.
+func (s *server) awaitListener(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp4", addr)
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp4", s.addr)
 		if err == nil {
 			return conn.Close()
 		}

@@ -67,13 +67,13 @@ func newResults(programs [2]program, rounds int, window time.Duration) *results 
 }
 
 func (rs *results) add(p int, load string, r result) {
-	if r.Fault != "" {
-		rs.faults = append(rs.faults, fmt.Sprintf("FAULT of %s under load %s: %s", rs.names[p], load, r.Fault))
+	if r.fault != "" {
+		rs.faults = append(rs.faults, fmt.Sprintf("FAULT of %s under load %s: %s", rs.names[p], load, r.fault))
 		return
 	}
 	rs.runs[p][load] = append(rs.runs[p][load], r)
-	if r.CPU > 0 {
-		rs.generatorShare = append(rs.generatorShare, r.OwnCPU.Seconds()/r.CPU.Seconds())
+	if r.cpu > 0 {
+		rs.generatorShare = append(rs.generatorShare, r.ownCPU.Seconds()/r.cpu.Seconds())
 	}
 }
 
@@ -87,12 +87,12 @@ type measure struct {
 var (
 	deliveries   = measure{"deliveries/s", result.rate, printCount}
 	perDelivery  = measure{"CPU per delivery", result.perDelivery, printMicroseconds}
-	p50          = measure{"latency, median", func(r result) float64 { return r.P50.Seconds() }, printMilliseconds}
-	p99          = measure{"latency, p99", func(r result) float64 { return r.P99.Seconds() }, printMilliseconds}
-	disconnected = measure{"thrown out, at most", func(r result) float64 { return float64(r.Disconnected) }, printCount}
-	memory       = measure{"memory, each", func(r result) float64 { return float64(r.Memory) / float64(r.Joined) }, printKilobytes}
-	joinCPU      = measure{"CPU, each", func(r result) float64 { return r.JoinCPU.Seconds() / float64(r.Joined) }, printMicroseconds}
-	joinTime     = measure{"time, each", func(r result) float64 { return r.JoinTime.Seconds() / float64(r.Joined) }, printMicroseconds}
+	p50          = measure{"latency, median", func(r result) float64 { return r.p50.Seconds() }, printMilliseconds}
+	p99          = measure{"latency, p99", func(r result) float64 { return r.p99.Seconds() }, printMilliseconds}
+	disconnected = measure{"thrown out, at most", func(r result) float64 { return float64(r.disconnected) }, printCount}
+	memory       = measure{"memory, each", func(r result) float64 { return float64(r.memory) / float64(r.joined) }, printKilobytes}
+	joinCPU      = measure{"CPU, each", func(r result) float64 { return r.joinCPU.Seconds() / float64(r.joined) }, printMicroseconds}
+	joinTime     = measure{"time, each", func(r result) float64 { return r.joinTime.Seconds() / float64(r.joined) }, printMicroseconds}
 )
 
 // table returns the rows, as text.
@@ -211,16 +211,16 @@ func percentile(sorted []time.Duration, p int) time.Duration {
 
 func (r result) String() string {
 	switch {
-	case r.Fault != "":
-		return "FAULT: " + r.Fault
-	case r.Time == 0:
+	case r.fault != "":
+		return "FAULT: " + r.fault
+	case r.time == 0:
 		return fmt.Sprintf("%s each, connecting %s CPU and %s each",
 			printKilobytes(memory.of(r)), printMicroseconds(joinCPU.of(r)), printMicroseconds(joinTime.of(r)))
 	}
 	s := fmt.Sprintf("%s deliveries/s, %s CPU each, %d thrown out, generator's CPU %.2f of the server's",
-		printCount(r.rate()), printMicroseconds(r.perDelivery()), r.Disconnected, r.OwnCPU.Seconds()/r.CPU.Seconds())
-	if r.P99 > 0 {
-		s += fmt.Sprintf(", latency %s median, %s p99", printMilliseconds(r.P50.Seconds()), printMilliseconds(r.P99.Seconds()))
+		printCount(r.rate()), printMicroseconds(r.perDelivery()), r.disconnected, r.ownCPU.Seconds()/r.cpu.Seconds())
+	if r.p99 > 0 {
+		s += fmt.Sprintf(", latency %s median, %s p99", printMilliseconds(r.p50.Seconds()), printMilliseconds(r.p99.Seconds()))
 	}
 	return s
 }

@@ -69,13 +69,13 @@ func TestTable(t *testing.T) {
 	rs := newResults([2]program{{name: "chat"}, {name: "example"}}, 1, time.Second)
 	for i, n := range []int{4_000_000, 2_000_000} {
 		for range 2 {
-			rs.add(i, "A", result{Deliveries: n, Time: time.Second, CPU: 2 * time.Second, OwnCPU: time.Second, Disconnected: 5 * i})
-			rs.add(i, "C", result{Deliveries: n, Time: time.Second})
-			rs.add(i, "idle", result{Joined: 5000, Memory: (i + 1) * 50 << 20})
+			rs.add(i, "A", result{deliveries: n, time: time.Second, cpu: 2 * time.Second, ownCPU: time.Second, disconnected: 5 * i})
+			rs.add(i, "C", result{deliveries: n, time: time.Second})
+			rs.add(i, "idle", result{joined: 5000, memory: (i + 1) * 50 << 20})
 		}
 	}
-	rs.add(ours, "C on chat.v1", result{Deliveries: 8_000_000, Time: time.Second})
-	rs.add(other, "B", result{Fault: "it lies"})
+	rs.add(ours, "C on chat.v1", result{deliveries: 8_000_000, time: time.Second})
+	rs.add(other, "B", result{fault: "it lies"})
 	table := rs.table(allRows)
 	for _, want := range []string{
 		"A  10 speakers, each waits for its own line   deliveries/s                 4.00 M     2.00 M   2.00\n",
