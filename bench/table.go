@@ -9,54 +9,78 @@ import (
 	"time"
 )
 
-// A row of the table is a load as people name it, and the runs that it takes.
+// A row of the table is a load as people name it.
 type row struct {
 	name, description string
-	loads             []string
+	measures          []measure
+	loads             []string // the runs that it takes
 }
 
-var allRows = []row{
-	{"A", "10 speakers, each waits for its own line", []string{"A"}},
-	{"B", "10 speakers, 8 lines in flight each", []string{"B"}},
-	{"C", "200 speakers, each waits for its own line", []string{"C"}},
-	{"D", "500 lines a second from 200 speakers", []string{"D"}},
-	{"E", "50 lines a second from 10 speakers", []string{"E"}},
-	{"F", "5,000 idle connections", []string{"idle"}},
-	{"G", "connecting 5,000", []string{"idle"}},
-	{"H", "E with 100, 1,000 and 9,000 listeners", []string{"E for 100", "E", "E for 9,000"}},
-	{"J", "C on chat.v1, ours alone", []string{"C", "C on chat.v1"}},
+var rows = []row{
+	{"A", "10 speakers, each waits for its own line", closedLoop, []string{"A"}},
+	{"B", "10 speakers, 8 lines in flight each", closedLoop, []string{"B"}},
+	{"C", "200 speakers, each waits for its own line", closedLoop, []string{"C"}},
+	{"D", "500 lines a second from 200 speakers", openLoop, []string{"D"}},
+	{"E", "50 lines a second from 10 speakers", openLoop, []string{"E"}},
+	{"F", "5,000 idle connections", []measure{memory}, []string{"idle"}},
+	{"G", "connecting 5,000", []measure{joinCPU, joinTime}, []string{"idle"}},
+	{"H", "E with 100, 1,000 and 9,000 listeners", nil, []string{"E for 100", "E", "E for 9,000"}},
+	{"J", "C on chat.v1, ours alone", nil, []string{"C", "C on chat.v1"}},
 }
+
+// A measure is a number that a run yields.
+type measure struct {
+	name  string
+	of    func(result) float64
+	print func(float64) string
+	worst bool // the table shows the largest of all runs, not the median and its ratio
+}
+
+var (
+	deliveries   = measure{"deliveries/s", result.rate, printCount, false}
+	perDelivery  = measure{"CPU per delivery", result.perDelivery, printMicroseconds, false}
+	p50          = measure{"latency, median", func(r result) float64 { return r.p50.Seconds() }, printMilliseconds, false}
+	p99          = measure{"latency, p99", func(r result) float64 { return r.p99.Seconds() }, printMilliseconds, false}
+	disconnected = measure{"disconnected, at most", func(r result) float64 { return float64(r.disconnected) }, printCount, true}
+	memory       = measure{"memory, each", func(r result) float64 { return float64(r.memory) / float64(r.joined) }, printKilobytes, false}
+	joinCPU      = measure{"CPU, each", func(r result) float64 { return r.joinCPU.Seconds() / float64(r.joined) }, printMicroseconds, false}
+	joinTime     = measure{"time, each", func(r result) float64 { return r.joinTime.Seconds() / float64(r.joined) }, printMicroseconds, false}
+
+	closedLoop = []measure{deliveries, perDelivery, disconnected}
+	openLoop   = []measure{deliveries, perDelivery, p50, p99, disconnected}
+)
 
 // selectRows returns the rows of a list such as "A,C"; all for an empty one.
 func selectRows(list string) ([]row, error) {
 	if list == "" {
-		return allRows, nil
+		return rows, nil
 	}
-	var rows []row
+	var selected []row
 	for name := range strings.SplitSeq(strings.ToUpper(list), ",") {
-		i := slices.IndexFunc(allRows, func(r row) bool { return r.name == strings.TrimSpace(name) })
+		i := slices.IndexFunc(rows, func(r row) bool { return r.name == strings.TrimSpace(name) })
 		if i < 0 {
 			return nil, fmt.Errorf("there is no load %q", name)
 		}
-		rows = append(rows, allRows[i])
+		selected = append(selected, rows[i])
 	}
-	return rows, nil
+	return selected, nil
 }
 
-// needed reports whether one of the rows takes the load.
+// needed reports whether one of the rows takes a load.
 func needed(rows []row, load string) bool {
 	return slices.ContainsFunc(rows, func(r row) bool { return slices.Contains(r.loads, load) })
 }
 
-// results holds what came of all runs.
+// results are those of all runs.
 type results struct {
 	heading        string
 	names          [2]string
 	runs           [2]map[string][]result // of each program, by load; without faults
 	faults         []string
-	generatorShare []float64 // the generator's processor time of the server's, in each run
+	generatorShare []float64 // in each run, the generator's CPU time as a share of the server's
 }
 
+// newResults returns results without runs.
 func newResults(programs [2]program, rounds int, window time.Duration) *results {
 	return &results{
 		heading: fmt.Sprintf("Medians of %d runs each, of %v; %d CPUs, %s. Messages of 64 bytes, 1,000 listeners where no number is given.",
@@ -66,6 +90,7 @@ func newResults(programs [2]program, rounds int, window time.Duration) *results 
 	}
 }
 
+// add adds the result of a run of one of the programs.
 func (rs *results) add(p int, load string, r result) {
 	if r.fault != "" {
 		rs.faults = append(rs.faults, fmt.Sprintf("FAULT of %s under load %s: %s", rs.names[p], load, r.fault))
@@ -77,62 +102,34 @@ func (rs *results) add(p int, load string, r result) {
 	}
 }
 
-// A measure is a number that a run yields, and how to print it.
-type measure struct {
-	name  string
-	of    func(result) float64
-	print func(float64) string
+// value returns what a measure comes to in all runs of a program under a load; NaN
+// without any.
+func (rs *results) value(p int, load string, m measure) float64 {
+	var values []float64
+	for _, r := range rs.runs[p][load] {
+		values = append(values, m.of(r))
+	}
+	if m.worst && len(values) > 0 {
+		return slices.Max(values)
+	}
+	return median(values)
 }
 
-var (
-	deliveries   = measure{"deliveries/s", result.rate, printCount}
-	perDelivery  = measure{"CPU per delivery", result.perDelivery, printMicroseconds}
-	p50          = measure{"latency, median", func(r result) float64 { return r.p50.Seconds() }, printMilliseconds}
-	p99          = measure{"latency, p99", func(r result) float64 { return r.p99.Seconds() }, printMilliseconds}
-	disconnected = measure{"thrown out, at most", func(r result) float64 { return float64(r.disconnected) }, printCount}
-	memory       = measure{"memory, each", func(r result) float64 { return float64(r.memory) / float64(r.joined) }, printKilobytes}
-	joinCPU      = measure{"CPU, each", func(r result) float64 { return r.joinCPU.Seconds() / float64(r.joined) }, printMicroseconds}
-	joinTime     = measure{"time, each", func(r result) float64 { return r.joinTime.Seconds() / float64(r.joined) }, printMicroseconds}
-)
-
-// table returns the rows, as text.
+// table returns the rows as text, and below them the heading and the faults.
 func (rs *results) table(rows []row) string {
 	t := new(table)
 	t.line("", rs.names[ours], rs.names[other], "ratio")
 	for _, r := range rows {
 		t.name, t.description = r.name, r.description
 		switch r.name {
-		case "F":
-			rs.compare(t, "", memory, "idle")
-		case "G":
-			rs.compare(t, "", joinCPU, "idle")
-			rs.compare(t, "", joinTime, "idle")
 		case "H":
-			first, last := r.loads[0], r.loads[2]
-			rs.compare(t, " (100)", perDelivery, first)
-			rs.compare(t, " (1,000)", perDelivery, r.loads[1])
-			rs.compare(t, " (9,000)", perDelivery, last)
-			grows := func(p int) string {
-				return printRatio(rs.median(p, last, perDelivery) / rs.median(p, first, perDelivery))
-			}
-			t.line("the last, of the first", grows(ours), grows(other), "")
-			rs.compareWorst(t, disconnected, last)
+			rs.growth(t, r.loads)
 		case "J":
-			classic, v1 := r.loads[0], r.loads[1]
-			for _, m := range []measure{deliveries, perDelivery} {
-				was, is := rs.median(ours, classic, m), rs.median(ours, v1, m)
-				t.line(m.name, m.print(is), "", printRatio(is/was)+" of C's")
-			}
-			t.line(disconnected.name, disconnected.print(rs.worst(ours, v1, disconnected)), "", "")
+			rs.onChatV1(t, r.loads[0], r.loads[1])
 		default:
-			load := r.loads[0]
-			rs.compare(t, "", deliveries, load)
-			rs.compare(t, "", perDelivery, load)
-			if r.name == "D" || r.name == "E" {
-				rs.compare(t, "", p50, load)
-				rs.compare(t, "", p99, load)
+			for _, m := range r.measures {
+				rs.compare(t, m, r.loads[0], "")
 			}
-			rs.compareWorst(t, disconnected, load)
 		}
 	}
 	fmt.Fprintf(t, "\n%s\n", rs.heading)
@@ -146,51 +143,53 @@ func (rs *results) table(rows []row) string {
 	return t.String()
 }
 
-// compare adds the medians of both programs and their ratio.
-func (rs *results) compare(t *table, label string, m measure, load string) {
-	a, b := rs.median(ours, load, m), rs.median(other, load, m)
-	t.line(m.name+label, m.print(a), m.print(b), printRatio(a/b))
+// compare adds a line with both programs under a load, which a label may name.
+func (rs *results) compare(t *table, m measure, load, label string) {
+	a, b, ratio := rs.value(ours, load, m), rs.value(other, load, m), ""
+	if !m.worst {
+		ratio = printRatio(a / b)
+	}
+	t.line(m.name+label, m.print(a), m.print(b), ratio)
 }
 
-// compareWorst adds the largest values of both programs.
-func (rs *results) compareWorst(t *table, m measure, load string) {
-	t.line(m.name, m.print(rs.worst(ours, load, m)), m.print(rs.worst(other, load, m)), "")
+// growth adds how the cost of a delivery grows with the room, through three loads.
+func (rs *results) growth(t *table, loads []string) {
+	first, last := loads[0], loads[2]
+	rs.compare(t, perDelivery, first, " (100)")
+	rs.compare(t, perDelivery, loads[1], " (1,000)")
+	rs.compare(t, perDelivery, last, " (9,000)")
+	ratio := func(p int) string {
+		return printRatio(rs.value(p, last, perDelivery) / rs.value(p, first, perDelivery))
+	}
+	t.line("the last, of the first", ratio(ours), ratio(other), "")
+	rs.compare(t, disconnected, last, "")
 }
 
-// table is a table under way.
+// onChatV1 adds our server under a load on chat.v1, and its ratio to the classic protocol.
+func (rs *results) onChatV1(t *table, classic, chatV1 string) {
+	for _, m := range closedLoop {
+		a, ratio := rs.value(ours, chatV1, m), ""
+		if !m.worst {
+			ratio = printRatio(a/rs.value(ours, classic, m)) + " of C's"
+		}
+		t.line(m.name, m.print(a), "", ratio)
+	}
+}
+
+// A table is a text with columns.
 type table struct {
 	strings.Builder
 	name, description string // of the row, until its first line
 }
 
+// line adds a line to the row.
 func (t *table) line(measure, a, b, ratio string) {
 	line := fmt.Sprintf("%-2s %-42s %-24s %10s %10s   %s", t.name, t.description, measure, a, b, ratio)
 	fmt.Fprintln(t, strings.TrimRight(line, " "))
 	t.name, t.description = "", ""
 }
 
-// values are what a measure comes to in the runs of a program under a load.
-func (rs *results) values(p int, load string, m measure) []float64 {
-	var values []float64
-	for _, r := range rs.runs[p][load] {
-		values = append(values, m.of(r))
-	}
-	return values
-}
-
-func (rs *results) median(p int, load string, m measure) float64 {
-	return median(rs.values(p, load, m))
-}
-
-func (rs *results) worst(p int, load string, m measure) float64 {
-	values := rs.values(p, load, m)
-	if len(values) == 0 {
-		return math.NaN()
-	}
-	return slices.Max(values)
-}
-
-// median returns the middle value, or the mean of the two in the middle, or NaN of nothing.
+// median returns the middle value, or the mean of the two in the middle; NaN of nothing.
 func median(values []float64) float64 {
 	sorted := slices.Sorted(slices.Values(values))
 	n := len(sorted)
@@ -200,8 +199,8 @@ func median(values []float64) float64 {
 	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
-// percentile returns the smallest of the sorted values that p percent do not exceed,
-// or 0 of nothing.
+// percentile returns the smallest of the sorted values that p percent do not exceed; 0 of
+// nothing.
 func percentile(sorted []time.Duration, p int) time.Duration {
 	if len(sorted) == 0 {
 		return 0
@@ -209,6 +208,7 @@ func percentile(sorted []time.Duration, p int) time.Duration {
 	return sorted[max(0, (len(sorted)*p+99)/100-1)]
 }
 
+// String returns the result in one line.
 func (r result) String() string {
 	switch {
 	case r.fault != "":
@@ -217,7 +217,7 @@ func (r result) String() string {
 		return fmt.Sprintf("%s each, connecting %s CPU and %s each",
 			printKilobytes(memory.of(r)), printMicroseconds(joinCPU.of(r)), printMicroseconds(joinTime.of(r)))
 	}
-	s := fmt.Sprintf("%s deliveries/s, %s CPU each, %d thrown out, generator's CPU %.2f of the server's",
+	s := fmt.Sprintf("%s deliveries/s, %s CPU each, %d disconnected, generator's CPU %.2f of the server's",
 		printCount(r.rate()), printMicroseconds(r.perDelivery()), r.disconnected, r.ownCPU.Seconds()/r.cpu.Seconds())
 	if r.p99 > 0 {
 		s += fmt.Sprintf(", latency %s median, %s p99", printMilliseconds(r.p50.Seconds()), printMilliseconds(r.p99.Seconds()))

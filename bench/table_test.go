@@ -76,11 +76,11 @@ func TestTable(t *testing.T) {
 	}
 	rs.add(ours, "C on chat.v1", result{deliveries: 8_000_000, time: time.Second})
 	rs.add(other, "B", result{fault: "it lies"})
-	table := rs.table(allRows)
+	table := rs.table(rows)
 	for _, want := range []string{
 		"A  10 speakers, each waits for its own line   deliveries/s                 4.00 M     2.00 M   2.00\n",
 		"CPU per delivery            0.50 µs    1.00 µs   0.50\n",
-		"thrown out, at most               0          5\n",
+		"disconnected, at most             0          5\n",
 		"memory, each               10.2 KiB   20.5 KiB   0.50\n",
 		"deliveries/s                 8.00 M              2.00 of C's\n",
 		"FAULT of example under load B: it lies\n",
