@@ -35,6 +35,7 @@ const (
 type generator struct {
 	loadSpec
 	ctx   context.Context // ends the run
+	err   error           // the first error, or a fault of the server: it ends the run, too
 	addr  netip.AddrPort  // of the server
 	pid   int             // of the server
 	epoll int
@@ -73,11 +74,11 @@ func generate(ctx context.Context, spec loadSpec, addr string, pid int) (result,
 		return result{}, err
 	}
 	defer g.close()
-	r, err := g.measure()
-	if f, ok := errors.AsType[fault](err); ok {
+	r := g.measure()
+	if f, ok := errors.AsType[fault](g.err); ok {
 		return result{fault: f.Error()}, nil
 	}
-	return r, err
+	return r, g.err
 }
 
 // newGenerator returns a generator without clients. The caller closes it.
@@ -90,6 +91,13 @@ func newGenerator(ctx context.Context, spec loadSpec, addr string, pid int) (*ge
 	}
 	g.epoll, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	return g, os.NewSyscallError("epoll_create1", err)
+}
+
+// fail ends the run, unless err is nil.
+func (g *generator) fail(err error) {
+	if g.err == nil {
+		g.err = err
+	}
 }
 
 // close closes all connections.
@@ -114,187 +122,133 @@ type snapshot struct {
 }
 
 // after receives for so long, and returns a snapshot then.
-func (g *generator) after(d time.Duration) (snapshot, error) {
-	if err := g.receiveFor(d); err != nil {
-		return snapshot{}, err
-	}
-	cpu, err1 := cpuTime(g.pid)
-	own, err2 := cpuTime(os.Getpid())
-	s := snapshot{time.Now(), cpu, own, 0, g.deliveries}
-	memory, err3 := residentMemory(g.pid)
-	s.memory = memory
-	return s, errors.Join(err1, err2, err3)
+func (g *generator) after(d time.Duration) (s snapshot) {
+	g.receiveFor(d)
+	s.time, s.deliveries = time.Now(), g.deliveries
+	var err1, err2, err3 error
+	s.cpu, err1 = cpuTime(g.pid)
+	s.ownCPU, err2 = cpuTime(os.Getpid())
+	s.memory, err3 = residentMemory(g.pid)
+	g.fail(errors.Join(err1, err2, err3))
+	return s
 }
 
 // measure is a run: all clients join, the room settles, speakers send lines, and everyone
 // must receive all of them.
-func (g *generator) measure() (r result, err error) {
-	start, err := g.after(0)
-	if err != nil {
-		return r, err
-	}
-	if err := g.join(); err != nil {
-		return r, err
-	}
+func (g *generator) measure() (r result) {
+	start := g.after(0)
+	g.join()
 	r.joined, r.joinTime = g.joined, time.Since(start.time)
-	joined, err := g.after(g.settle / 4) // while the server finishes the last handshakes
-	if err != nil {
-		return r, err
-	}
-	settled, err := g.after(g.settle - g.settle/4)
-	if err != nil {
-		return r, err
-	}
+	joined := g.after(g.settle / 4) // while the server finishes the last handshakes
+	settled := g.after(g.settle - g.settle/4)
 	r.joinCPU, r.memory = joined.cpu-start.cpu, settled.memory-start.memory
 	if g.speakers > 0 {
-		err = g.measureDelivery(&r)
+		g.startSpeakers()
+		begin := g.after(g.warmUp)
+		end := g.after(g.window)
+		r.time, r.deliveries = end.time.Sub(begin.time), end.deliveries-begin.deliveries
+		r.cpu, r.ownCPU = end.cpu-begin.cpu, end.ownCPU-begin.ownCPU
+		g.drain()
+		slices.Sort(g.latencies)
+		r.p50, r.p99 = percentile(g.latencies, 50), percentile(g.latencies, 99)
 	}
 	r.disconnected = g.disconnected
-	return r, err
-}
-
-// measureDelivery measures how the server delivers what speakers send. It returns a fault
-// if a line does not reach everyone.
-func (g *generator) measureDelivery(r *result) error {
-	if err := g.startSpeakers(); err != nil {
-		return err
-	}
-	begin, err := g.after(g.warmUp)
-	if err != nil {
-		return err
-	}
-	end, err := g.after(g.window)
-	if err != nil {
-		return err
-	}
-	r.time, r.deliveries = end.time.Sub(begin.time), end.deliveries-begin.deliveries
-	r.cpu, r.ownCPU = end.cpu-begin.cpu, end.ownCPU-begin.ownCPU
-
-	g.refilling = false
-	if err := g.drain(); err != nil {
-		return err
-	}
-	slices.Sort(g.latencies)
-	r.p50, r.p99 = percentile(g.latencies, 50), percentile(g.latencies, 99)
-	return g.check()
+	return r
 }
 
 // join connects all clients.
-func (g *generator) join() error {
-	for deadline := time.Now().Add(joinLimit); g.joined < g.listeners; {
-		for len(g.clients) < g.listeners && len(g.clients)-g.joined < maxHandshakes {
-			g.clients = append(g.clients, nil)
-			if err := g.connect(len(g.clients) - 1); err != nil {
-				return err
-			}
+func (g *generator) join() {
+	for deadline := time.Now().Add(joinLimit); g.joined < g.listeners && g.err == nil; {
+		for len(g.clients) < g.listeners && len(g.clients)-g.joined < maxHandshakes && g.err == nil {
+			g.connect()
 		}
-		if err := g.poll(deadline); err != nil {
-			return err
-		}
+		g.poll(deadline)
 		if g.disconnected > 0 {
-			return fault(fmt.Sprintf("ended a connection when %d were accepted", g.joined))
+			g.fail(fault(fmt.Sprintf("ended a connection when %d were accepted", g.joined)))
 		}
 		if time.Now().After(deadline) {
-			return fault(fmt.Sprintf("accepted only %d of %d in %v", g.joined, g.listeners, joinLimit))
+			g.fail(fault(fmt.Sprintf("accepted only %d of %d in %v", g.joined, g.listeners, joinLimit)))
 		}
 	}
-	return nil
 }
 
-// connect makes the client of an index anew: it connects and sends its handshake. Speakers
-// are at equal distances among the clients.
-func (g *generator) connect(index int) error {
+// connect connects one more client and sends its handshake. Speakers are at equal
+// distances among the clients.
+func (g *generator) connect() {
 	fd, err := dial(g.addr)
 	if err != nil {
-		return err
+		g.fail(err)
+		return
 	}
+	index := len(g.clients)
 	c := &client{fd: fd, speaker: -1, listener: listener{record: g.record}, sampled: index%sampleEvery == 0}
-	g.clients[index] = c
 	if g.speakers > 0 && index%(g.listeners/g.speakers) == 0 {
 		c.speaker = index / (g.listeners / g.speakers)
 	}
-	if err := g.write(c, []byte(wstest.Handshake(g.addr.String(), "/ws", g.subprotocol))); err != nil {
-		return err
-	}
-	return g.watch(fd, index)
+	g.clients = append(g.clients, c)
+	g.write(c, []byte(wstest.Handshake(g.addr.String(), "/ws", g.subprotocol)))
+	g.fail(g.watch(fd, index))
 }
 
 // receiveFor receives for so long.
-func (g *generator) receiveFor(d time.Duration) error {
-	for until := time.Now().Add(d); time.Now().Before(until); {
-		if err := g.poll(until); err != nil {
-			return err
-		}
+func (g *generator) receiveFor(d time.Duration) {
+	for until := time.Now().Add(d); time.Now().Before(until) && g.err == nil; {
+		g.poll(until)
 	}
-	return nil
 }
 
 // poll waits until there is something to read, at most until a time, and reads it. It may
-// return earlier. It fails when the run is to end.
-func (g *generator) poll(until time.Time) error {
-	if err := g.ctx.Err(); err != nil {
-		return err
-	}
+// return earlier.
+func (g *generator) poll(until time.Time) {
 	const interval = 100 * time.Millisecond // in which to look at ctx
 	var events [256]syscall.EpollEvent
 	n, err := epollWait(g.epoll, events[:], min(interval, time.Until(until)))
-	if err != nil {
-		return err
-	}
+	g.fail(err)
+	g.fail(g.ctx.Err())
 	for _, event := range events[:n] {
 		if !g.start.IsZero() {
-			if err := g.sendDue(); err != nil { // also between two reads, so as not to be late
-				return err
-			}
+			g.sendDue() // also between two reads, so as not to be late
 		}
 		if event.Fd == timerEvent {
 			transfer(syscall.SYS_READ, g.timer, g.buf[:8]) // or it does not fire again
 			continue
 		}
 		ended := event.Events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0
-		if err := g.read(g.clients[event.Fd], ended); err != nil {
-			return err
-		}
+		g.read(g.clients[event.Fd], ended)
 	}
-	return nil
 }
 
 // read reads and handles all there is for a client. A short read shows that there is no
 // more, unless the connection has ended: that takes another read to see.
-func (g *generator) read(c *client, ended bool) error {
-	for c.fd >= 0 {
+func (g *generator) read(c *client, ended bool) {
+	for c.fd >= 0 && g.err == nil {
 		begun := copy(g.buf, c.rest)
 		n, errno := transfer(syscall.SYS_READ, c.fd, g.buf[begun:])
 		switch {
 		case errno == syscall.EINTR:
 			continue
 		case errno == syscall.EAGAIN:
-			return nil
+			return
 		case errno != 0 || n == 0:
 			g.disconnect(c)
-			return nil
+			return
 		}
-		if err := g.handle(c, g.buf[:begun+n]); err != nil {
-			return err
-		}
+		g.handle(c, g.buf[:begun+n])
 		if begun+n < len(g.buf) && !ended {
-			return nil
+			return
 		}
 	}
-	return nil
 }
 
 // handle handles what was read for a client, after the rest of what was read before.
-func (g *generator) handle(c *client, data []byte) error {
+func (g *generator) handle(c *client, data []byte) {
 	if !c.joined {
 		end := bytes.Index(data, []byte("\r\n\r\n"))
 		if end < 0 {
 			c.rest = append(c.rest[:0], data...)
-			return nil
+			return
 		}
-		if err := checkHandshake(data[:end+2], g.subprotocol); err != nil {
-			return err
-		}
+		g.fail(checkHandshake(data[:end+2], g.subprotocol))
 		data = data[end+4:]
 		c.joined = true
 		g.joined++
@@ -304,24 +258,18 @@ func (g *generator) handle(c *client, data []byte) error {
 		switch c.frames.op {
 		case wstest.Text:
 			lines, err := c.listener.receive(c.frames.body, c.frames.end)
-			if err != nil {
-				return err
-			}
+			g.fail(err)
 			g.count(c, lines)
 		case wstest.Ping:
-			if err := g.write(c, []byte(wstest.Masked(wstest.Fin|wstest.Pong, string(c.frames.body)))); err != nil {
-				return err
-			}
+			g.write(c, []byte(wstest.Masked(wstest.Fin|wstest.Pong, string(c.frames.body))))
 		case wstest.Close:
 			g.disconnect(c)
-			return nil
+			return
 		}
 	}
-	if c.frames.err != nil {
-		return c.frames.err
-	}
+	g.fail(c.frames.err)
 	c.rest = append(c.rest[:0], c.frames.data...)
-	return g.refill(c)
+	g.refill(c)
 }
 
 // count counts the lines that a client has received.
@@ -346,33 +294,31 @@ func (g *generator) count(c *client, lines []lineID) {
 }
 
 // startSpeakers lets the speakers send.
-func (g *generator) startSpeakers() (err error) {
-	if g.rate > 0 {
-		g.start = time.Now()
-		if g.timer, err = newTimer(dueTime(1, g.rate)); err != nil {
-			return err
+func (g *generator) startSpeakers() {
+	if g.rate == 0 {
+		g.refilling = true
+		for _, c := range g.clients {
+			g.refill(c)
 		}
-		return g.watch(g.timer, timerEvent)
+		return
 	}
-	g.refilling = true
-	for _, c := range g.clients {
-		if err := g.refill(c); err != nil {
-			return err
-		}
-	}
-	return nil
+	g.start = time.Now()
+	var err error
+	g.timer, err = newTimer(dueTime(1, g.rate))
+	g.fail(err)
+	g.fail(g.watch(g.timer, timerEvent))
 }
 
 // refill sends as many lines of a speaker as it has received of its own, in a closed loop.
-func (g *generator) refill(c *client) error {
+func (g *generator) refill(c *client) {
 	if !g.refilling || c.speaker < 0 || c.fd < 0 {
-		return nil
+		return
 	}
 	g.out = g.out[:0]
 	for g.record.sent[c.speaker]-c.returned < g.inFlight {
 		g.out = append(g.out, g.newLine(c)...)
 	}
-	return g.write(c, g.out)
+	g.write(c, g.out)
 }
 
 // newLine returns the frame with a speaker's next line.
@@ -383,39 +329,34 @@ func (g *generator) newLine(c *client) string {
 }
 
 // sendDue sends the lines that are due, in an open loop. The speakers take turns.
-func (g *generator) sendDue() error {
+func (g *generator) sendDue() {
 	now := time.Since(g.start)
 	for {
 		due := dueTime(g.nextLine, g.rate)
 		if due > now || due >= g.warmUp+g.window {
-			return nil
+			return
 		}
 		c := g.clients[g.nextLine%g.speakers*(g.listeners/g.speakers)]
 		g.nextLine++
-		if c.fd < 0 {
-			continue
-		}
-		if err := g.write(c, []byte(g.newLine(c))); err != nil {
-			return err
+		if c.fd >= 0 {
+			g.write(c, []byte(g.newLine(c)))
 		}
 	}
 }
 
 // write writes to a client's connection, whose buffer has room for all that it sends.
-func (g *generator) write(c *client, data []byte) error {
+func (g *generator) write(c *client, data []byte) {
 	if len(data) == 0 {
-		return nil
+		return
 	}
 	n, errno := transfer(syscall.SYS_WRITE, c.fd, data)
 	switch {
-	case errno == 0 && n == len(data):
-		return nil
-	case errno == 0 || errno == syscall.EAGAIN:
-		return fault("does not read")
-	case errno == syscall.EPIPE || errno == syscall.ECONNRESET:
-		return nil // read notices it, too
+	case errno == syscall.EPIPE || errno == syscall.ECONNRESET: // read notices it, too
+	case errno == syscall.EAGAIN || errno == 0 && n < len(data):
+		g.fail(fault("does not read"))
+	case errno != 0:
+		g.fail(os.NewSyscallError("write", errno))
 	}
-	return os.NewSyscallError("write", errno)
 }
 
 // disconnect closes a client's connection, which the server has ended.
@@ -429,24 +370,24 @@ func (g *generator) disconnect(c *client) {
 }
 
 // drain receives until everyone has received everything, or nothing more comes, and a
-// little longer, for what should not come.
-func (g *generator) drain() error {
+// little longer, for what should not come. It is a fault if something did not come.
+func (g *generator) drain() {
 	const step = 20 * time.Millisecond
+	g.refilling = false
 	deadline := time.Now().Add(drainLimit)
-	for quiet := time.Now(); g.check() != nil && time.Since(quiet) < g.idleTimeout && time.Now().Before(deadline); {
+	for quiet := time.Now(); g.missing() != nil && time.Since(quiet) < g.idleTimeout && time.Now().Before(deadline) && g.err == nil; {
 		before := g.deliveries
-		if err := g.receiveFor(step); err != nil {
-			return err
-		}
+		g.receiveFor(step)
 		if g.deliveries > before {
 			quiet = time.Now()
 		}
 	}
-	return g.receiveFor(step)
+	g.receiveFor(step)
+	g.fail(g.missing())
 }
 
-// check returns a fault unless each client that is connected has received each line.
-func (g *generator) check() error {
+// missing returns a fault unless each client that is connected has received each line.
+func (g *generator) missing() error {
 	for index, c := range g.clients {
 		if c.fd < 0 {
 			continue

@@ -17,7 +17,7 @@ func run(ctx context.Context, p program, spec loadSpec) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	if err := s.start(ctx); err != nil {
+	if err := s.start(); err != nil {
 		return result{}, err
 	}
 	defer s.stop(syscall.SIGKILL)
@@ -42,7 +42,7 @@ func newServer(p program) (*server, error) {
 
 // start starts a process and waits until it listens. The caller calls stop, if start
 // succeeds. The process ends with this one, however that ends.
-func (s *server) start(ctx context.Context) error {
+func (s *server) start() error {
 	var stderr bytes.Buffer
 	s.process = exec.Command(s.path, append([]string{"-addr", s.addr}, s.args...)...)
 	s.process.Dir = s.dir
@@ -51,7 +51,7 @@ func (s *server) start(ctx context.Context) error {
 	if err := s.process.Start(); err != nil {
 		return err
 	}
-	if err := s.awaitListener(ctx); err != nil {
+	if err := s.awaitListener(); err != nil {
 		s.stop(syscall.SIGKILL)
 		return fmt.Errorf("%s does not listen: %w\n%s", s.name, err, stderr.Bytes())
 	}
@@ -65,17 +65,13 @@ func (s *server) stop(signal syscall.Signal) {
 }
 
 // awaitListener waits, at most five seconds, until the server accepts a connection.
-func (s *server) awaitListener(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	for {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp4", s.addr)
+func (s *server) awaitListener() error {
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		conn, err := net.Dial("tcp4", s.addr)
 		if err == nil {
 			return conn.Close()
 		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
+		if time.Now().After(deadline) {
 			return err
 		}
 	}
