@@ -54,9 +54,3 @@ type result struct {
 	disconnected int    // connections that the server ended
 	fault        string // what the server got wrong; if not "", nothing else counts
 }
-
-// rate returns deliveries a second.
-func (r result) rate() float64 { return float64(r.deliveries) / r.time.Seconds() }
-
-// perDelivery returns the server's CPU time for a delivery in seconds.
-func (r result) perDelivery() float64 { return r.cpu.Seconds() / float64(r.deliveries) }

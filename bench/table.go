@@ -30,25 +30,44 @@ var rows = []row{
 
 // A measure is a number that a run yields.
 type measure struct {
-	name  string
-	of    func(result) float64
-	print func(float64) string
-	worst bool // the table shows the largest of all runs, not the median and its ratio
+	name   string
+	of     func(result) float64
+	format string // of the number; "" for a count
+	worst  bool   // the table shows the largest of all runs, not the median and its ratio
 }
 
 var (
-	deliveries   = measure{"deliveries/s", result.rate, printCount, false}
-	perDelivery  = measure{"CPU per delivery", result.perDelivery, printMicroseconds, false}
-	p50          = measure{"latency, median", func(r result) float64 { return r.p50.Seconds() }, printMilliseconds, false}
-	p99          = measure{"latency, p99", func(r result) float64 { return r.p99.Seconds() }, printMilliseconds, false}
-	disconnected = measure{"disconnected, at most", func(r result) float64 { return float64(r.disconnected) }, printCount, true}
-	memory       = measure{"memory, each", func(r result) float64 { return float64(r.memory) / float64(r.joined) }, printKilobytes, false}
-	joinCPU      = measure{"CPU, each", func(r result) float64 { return r.joinCPU.Seconds() / float64(r.joined) }, printMicroseconds, false}
-	joinTime     = measure{"time, each", func(r result) float64 { return r.joinTime.Seconds() / float64(r.joined) }, printMicroseconds, false}
+	deliveries   = measure{"deliveries/s", func(r result) float64 { return float64(r.deliveries) / r.time.Seconds() }, "", false}
+	perDelivery  = measure{"CPU per delivery", func(r result) float64 { return 1e6 * r.cpu.Seconds() / float64(r.deliveries) }, "%.2f µs", false}
+	p50          = measure{"latency, median", func(r result) float64 { return 1e3 * r.p50.Seconds() }, "%.2f ms", false}
+	p99          = measure{"latency, p99", func(r result) float64 { return 1e3 * r.p99.Seconds() }, "%.2f ms", false}
+	disconnected = measure{"disconnected, at most", func(r result) float64 { return float64(r.disconnected) }, "", true}
+	memory       = measure{"memory, each", func(r result) float64 { return float64(r.memory) / 1024 / float64(r.joined) }, "%.1f KiB", false}
+	joinCPU      = measure{"CPU, each", func(r result) float64 { return 1e6 * r.joinCPU.Seconds() / float64(r.joined) }, "%.2f µs", false}
+	joinTime     = measure{"time, each", func(r result) float64 { return 1e6 * r.joinTime.Seconds() / float64(r.joined) }, "%.2f µs", false}
+	share        = measure{"", func(r result) float64 { return r.ownCPU.Seconds() / r.cpu.Seconds() }, "%.2f", false}
 
 	closedLoop = []measure{deliveries, perDelivery, disconnected}
 	openLoop   = []measure{deliveries, perDelivery, p50, p99, disconnected}
 )
+
+// print returns a number as the table shows it.
+func (m measure) print(n float64) string {
+	switch {
+	case math.IsNaN(n):
+		return "-"
+	case m.format != "":
+		return fmt.Sprintf(m.format, n)
+	case n >= 1e6:
+		return fmt.Sprintf("%.2f M", n/1e6)
+	case n >= 10e3:
+		return fmt.Sprintf("%.0f k", n/1e3)
+	}
+	return fmt.Sprintf("%.0f", n)
+}
+
+// ratio returns a/b as the table shows it.
+func ratio(a, b float64) string { return measure{format: "%.2f"}.print(a / b) }
 
 // selectRows returns the rows of a list such as "A,C"; all for an empty one.
 func selectRows(list string) ([]row, error) {
@@ -98,7 +117,7 @@ func (rs *results) add(p int, load string, r result) {
 	}
 	rs.runs[p][load] = append(rs.runs[p][load], r)
 	if r.cpu > 0 {
-		rs.generatorShare = append(rs.generatorShare, r.ownCPU.Seconds()/r.cpu.Seconds())
+		rs.generatorShare = append(rs.generatorShare, share.of(r))
 	}
 }
 
@@ -145,35 +164,33 @@ func (rs *results) table(rows []row) string {
 
 // compare adds a line with both programs under a load, which a label may name.
 func (rs *results) compare(t *table, m measure, load, label string) {
-	a, b, ratio := rs.value(ours, load, m), rs.value(other, load, m), ""
-	if !m.worst {
-		ratio = printRatio(a / b)
+	a, b := rs.value(ours, load, m), rs.value(other, load, m)
+	if m.worst {
+		t.line(m.name+label, m.print(a), m.print(b), "")
+	} else {
+		t.line(m.name+label, m.print(a), m.print(b), ratio(a, b))
 	}
-	t.line(m.name+label, m.print(a), m.print(b), ratio)
 }
 
 // growth adds how the cost of a delivery grows with the room, through three loads.
 func (rs *results) growth(t *table, loads []string) {
-	first, last := loads[0], loads[2]
-	rs.compare(t, perDelivery, first, " (100)")
-	rs.compare(t, perDelivery, loads[1], " (1,000)")
-	rs.compare(t, perDelivery, last, " (9,000)")
-	ratio := func(p int) string {
-		return printRatio(rs.value(p, last, perDelivery) / rs.value(p, first, perDelivery))
+	for i, label := range []string{" (100)", " (1,000)", " (9,000)"} {
+		rs.compare(t, perDelivery, loads[i], label)
 	}
-	t.line("the last, of the first", ratio(ours), ratio(other), "")
-	rs.compare(t, disconnected, last, "")
+	of := func(p int) string {
+		return ratio(rs.value(p, loads[2], perDelivery), rs.value(p, loads[0], perDelivery))
+	}
+	t.line("the last, of the first", of(ours), of(other), "")
+	rs.compare(t, disconnected, loads[2], "")
 }
 
 // onChatV1 adds our server under a load on chat.v1, and its ratio to the classic protocol.
 func (rs *results) onChatV1(t *table, classic, chatV1 string) {
-	for _, m := range closedLoop {
-		a, ratio := rs.value(ours, chatV1, m), ""
-		if !m.worst {
-			ratio = printRatio(a/rs.value(ours, classic, m)) + " of C's"
-		}
-		t.line(m.name, m.print(a), "", ratio)
+	for _, m := range []measure{deliveries, perDelivery} {
+		a := rs.value(ours, chatV1, m)
+		t.line(m.name, m.print(a), "", ratio(a, rs.value(ours, classic, m))+" of C's")
 	}
+	t.line(disconnected.name, disconnected.print(rs.value(ours, chatV1, disconnected)), "", "")
 }
 
 // A table is a text with columns.
@@ -210,41 +227,17 @@ func percentile(sorted []time.Duration, p int) time.Duration {
 
 // String returns the result in one line.
 func (r result) String() string {
+	of := func(m measure) string { return m.print(m.of(r)) }
 	switch {
 	case r.fault != "":
 		return "FAULT: " + r.fault
 	case r.time == 0:
-		return fmt.Sprintf("%s each, connecting %s CPU and %s each",
-			printKilobytes(memory.of(r)), printMicroseconds(joinCPU.of(r)), printMicroseconds(joinTime.of(r)))
+		return fmt.Sprintf("%s each, connecting %s CPU and %s each", of(memory), of(joinCPU), of(joinTime))
 	}
-	s := fmt.Sprintf("%s deliveries/s, %s CPU each, %d disconnected, generator's CPU %.2f of the server's",
-		printCount(r.rate()), printMicroseconds(r.perDelivery()), r.disconnected, r.ownCPU.Seconds()/r.cpu.Seconds())
+	s := fmt.Sprintf("%s deliveries/s, %s CPU each, %s disconnected, generator's CPU %s of the server's",
+		of(deliveries), of(perDelivery), of(disconnected), of(share))
 	if r.p99 > 0 {
-		s += fmt.Sprintf(", latency %s median, %s p99", printMilliseconds(r.p50.Seconds()), printMilliseconds(r.p99.Seconds()))
+		s += fmt.Sprintf(", latency %s median, %s p99", of(p50), of(p99))
 	}
 	return s
-}
-
-func printCount(n float64) string {
-	switch {
-	case math.IsNaN(n):
-		return "-"
-	case n >= 1e6:
-		return fmt.Sprintf("%.2f M", n/1e6)
-	case n >= 10e3:
-		return fmt.Sprintf("%.0f k", n/1e3)
-	}
-	return fmt.Sprintf("%.0f", n)
-}
-
-func printMicroseconds(seconds float64) string { return printUnit("%.2f µs", seconds*1e6) }
-func printMilliseconds(seconds float64) string { return printUnit("%.2f ms", seconds*1e3) }
-func printKilobytes(bytes float64) string      { return printUnit("%.1f KiB", bytes/1024) }
-func printRatio(ratio float64) string          { return printUnit("%.2f", ratio) }
-
-func printUnit(format string, n float64) string {
-	if math.IsNaN(n) {
-		return "-"
-	}
-	return fmt.Sprintf(format, n)
 }
