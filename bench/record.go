@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"strconv"
 )
 
 // A record is the lines of a room in its order. The first listener to receive a line adds
@@ -27,18 +28,20 @@ func newRecord(subprotocol string, speakers int) *record {
 	return &record{subprotocol: subprotocol, sent: make([]int, speakers), received: make([]int, speakers)}
 }
 
-// add appends a line that nobody has received before. It returns a fault unless the line
-// is the next one of its speaker.
-func (r *record) add(line []byte, id lineID) error {
-	switch {
-	case id.speaker >= len(r.sent) || id.number >= r.sent[id.speaker]:
-		return fault(fmt.Sprintf("sent %q, which nobody said", line))
-	case id.number != r.received[id.speaker]:
-		return fault(fmt.Sprintf("sent %q, but speaker %d's next line is number %d", line, id.speaker, r.received[id.speaker]))
+// add appends a line that nobody has received before, and its text. It returns a fault unless
+// that is the next one of its speaker.
+func (r *record) add(line []byte, text string) error {
+	speaker := -1
+	if len(text) == lineSize {
+		speaker, _ = strconv.Atoi(text[8:12]) // an error leaves 0, whose line this is not
 	}
-	r.received[id.speaker]++
+	if speaker < 0 || speaker >= len(r.sent) || r.received[speaker] == r.sent[speaker] ||
+		text != (lineID{speaker, r.received[speaker]}).text() {
+		return fault(fmt.Sprintf("sent %q, which is no speaker's next line", line))
+	}
+	r.lines = append(r.lines, lineID{speaker, r.received[speaker]})
+	r.received[speaker]++
 	r.text = append(append(r.text, line...), '\n')
-	r.lines = append(r.lines, id)
 	return nil
 }
 
@@ -104,7 +107,7 @@ func (l *listener) receiveLine(line []byte) error {
 	if l.skip(line) {
 		return nil
 	}
-	id, ok, err := decode(line, l.record.subprotocol)
+	text, ok, err := decode(line, l.record.subprotocol)
 	if err != nil || !ok {
 		return err
 	}
@@ -112,7 +115,7 @@ func (l *listener) receiveLine(line []byte) error {
 		next, _, _ := bytes.Cut(l.record.text[l.at:], newline)
 		return fault(fmt.Sprintf("sent one client %q and others %q", line, next))
 	}
-	if err := l.record.add(line, id); err != nil {
+	if err := l.record.add(line, text); err != nil {
 		return err
 	}
 	l.at, l.received = len(l.record.text), len(l.record.lines)

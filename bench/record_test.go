@@ -112,23 +112,18 @@ func TestNoticesAreNoLines(t *testing.T) {
 	}
 }
 
-func TestLines(t *testing.T) {
-	line := []byte(lineID{123, 45678}.text())
+func TestDamagedLines(t *testing.T) {
+	line := []byte(lineID{1, 0}.text())
 	if len(line) != lineSize {
 		t.Errorf("%q has %d bytes", line, len(line))
-	}
-	if said, err := parseLine(line); err != nil || said != (lineID{123, 45678}) {
-		t.Errorf("%q parsed: %v, %v", line, said, err)
 	}
 	for i := range line {
 		damaged := bytes.Clone(line)
 		damaged[i] ^= 1
-		if said, err := parseLine(damaged); err == nil && said == (lineID{123, 45678}) {
-			t.Errorf("%q passes for %q", damaged, line)
+		r := newRecord("", 2)
+		r.sent[0], r.sent[1] = 1, 2
+		if _, err := receiveAll(r, 1000, damaged); (err == nil) != (i == 11) { // where it is the line of speaker 0
+			t.Errorf("%q: %v", damaged, err)
 		}
-	}
-	said, ok, err := decode([]byte(`{"type":"message","id":1,"text":"`+string(line)+`"}`), protocol.Subprotocol)
-	if err != nil || !ok || said != (lineID{123, 45678}) {
-		t.Errorf("on chat.v1: %v, %v, %v", said, ok, err)
 	}
 }
