@@ -15,18 +15,9 @@ import (
 )
 
 const (
-	// maxHandshakes is how many handshakes are under way at a time: fewer than any
-	// listener's backlog.
-	maxHandshakes = 64
-
-	// joinLimit is how long all handshakes may take together.
-	joinLimit = 60 * time.Second
-
-	// drainLimit is how long the last line may take to reach everyone.
-	drainLimit = 60 * time.Second
-
-	// sampleEvery is how many clients there are to one that measures latency.
-	sampleEvery = 10
+	maxHandshakes = 64               // handshakes under way at a time: fewer than any listener's backlog
+	joinLimit     = 60 * time.Second // how long all handshakes may take together
+	sampleEvery   = 10               // of so many clients one measures latency
 )
 
 // A generator is all clients of a run, in one goroutine around one epoll instance. It must
@@ -34,14 +25,15 @@ const (
 // the record, and reads are large.
 type generator struct {
 	loadSpec
-	ctx   context.Context // ends the run
-	err   error           // the first error, or a fault of the server: it ends the run, too
-	addr  netip.AddrPort  // of the server
-	pid   int             // of the server
-	epoll int
-	timer int    // a timerfd that fires whenever a line is due; -1 before
-	buf   []byte // scratch: what is read
-	out   []byte // scratch: what is written
+	ctx    context.Context // ends the run
+	err    error           // the first error, or a fault of the server: it ends the run, too
+	addr   netip.AddrPort  // of the server
+	pid    int             // of the server
+	epoll  int
+	events [256]syscall.EpollEvent // scratch: what poll handles
+	timer  int                     // a timerfd that fires whenever a line is due; -1 before
+	buf    []byte                  // scratch: what is read
+	out    []byte                  // scratch: what is written
 
 	clients      []*client
 	record       *record
@@ -68,29 +60,19 @@ type client struct {
 
 // generate puts a server, by address and process id, under a load. What the server gets wrong
 // is in the result.
-func generate(ctx context.Context, spec loadSpec, addr string, pid int) (result, error) {
-	g, err := newGenerator(ctx, spec, addr, pid)
+func generate(ctx context.Context, spec loadSpec, addr netip.AddrPort, pid int) (result, error) {
+	epoll, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
-		return result{}, err
+		return result{}, os.NewSyscallError("epoll_create1", err)
 	}
+	g := &generator{loadSpec: spec, ctx: ctx, addr: addr, pid: pid, epoll: epoll, timer: -1, buf: make([]byte, 256<<10)}
+	g.record = newRecord(spec.subprotocol, spec.speakers)
 	defer g.close()
 	r := g.measure()
 	if f, ok := errors.AsType[fault](g.err); ok {
 		return result{fault: f.Error()}, nil
 	}
 	return r, g.err
-}
-
-// newGenerator returns a generator without clients. The caller closes it.
-func newGenerator(ctx context.Context, spec loadSpec, addr string, pid int) (*generator, error) {
-	g := &generator{loadSpec: spec, ctx: ctx, pid: pid, timer: -1, buf: make([]byte, 256<<10)}
-	g.record = newRecord(spec.subprotocol, spec.speakers)
-	var err error
-	if g.addr, err = netip.ParseAddrPort(addr); err != nil {
-		return nil, err
-	}
-	g.epoll, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
-	return g, os.NewSyscallError("epoll_create1", err)
 }
 
 // fail ends the run, unless err is nil.
@@ -201,11 +183,10 @@ func (g *generator) receiveFor(d time.Duration) {
 // return earlier.
 func (g *generator) poll(until time.Time) {
 	const interval = 100 * time.Millisecond // in which to look at ctx
-	var events [256]syscall.EpollEvent
-	n, err := epollWait(g.epoll, events[:], min(interval, time.Until(until)))
+	n, err := epollWait(g.epoll, g.events[:], min(interval, time.Until(until)))
 	g.fail(err)
 	g.fail(g.ctx.Err())
-	for _, event := range events[:n] {
+	for _, event := range g.events[:n] {
 		if !g.start.IsZero() {
 			g.sendDue() // also between two reads, so as not to be late
 		}
@@ -374,8 +355,7 @@ func (g *generator) disconnect(c *client) {
 func (g *generator) drain() {
 	const step = 20 * time.Millisecond
 	g.refilling = false
-	deadline := time.Now().Add(drainLimit)
-	for quiet := time.Now(); g.missing() != nil && time.Since(quiet) < g.idleTimeout && time.Now().Before(deadline) && g.err == nil; {
+	for quiet := time.Now(); g.missing() != nil && time.Since(quiet) < g.idleTimeout && g.err == nil; {
 		before := g.deliveries
 		g.receiveFor(step)
 		if g.deliveries > before {

@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -23,9 +24,6 @@ type testRoom struct {
 	clients []*websocket.Conn
 	lines   int
 }
-
-// last is the client that the tests treat differently.
-const last = 19
 
 func (r *testRoom) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	conn, err := new(websocket.Upgrader).Upgrade(w, request, nil)
@@ -60,20 +58,20 @@ func (r *testRoom) broadcast(line string) {
 	r.lines++
 }
 
-// load puts the room under a short load, or what change makes of it. At least eight lines
-// are sent, however slow this machine is.
-func (r *testRoom) load(t *testing.T, change func(*loadSpec)) result {
+const last = 19 // the client that the tests treat differently
+
+// short is a load in which at least eight lines are sent, however slow this machine is.
+var short = loadSpec{
+	listeners: last + 1, speakers: 4, inFlight: 2,
+	settle: 10 * time.Millisecond, warmUp: 10 * time.Millisecond, window: 30 * time.Millisecond, idleTimeout: 2 * time.Second,
+}
+
+// load puts the room under a load.
+func (r *testRoom) load(t *testing.T, spec loadSpec) result {
 	t.Helper()
 	server := httptest.NewServer(r)
 	defer server.Close()
-	spec := loadSpec{
-		listeners: last + 1, speakers: 4, inFlight: 2,
-		settle: 10 * time.Millisecond, warmUp: 10 * time.Millisecond, window: 30 * time.Millisecond, idleTimeout: 2 * time.Second,
-	}
-	if change != nil {
-		change(&spec)
-	}
-	result, err := generate(t.Context(), spec, server.Listener.Addr().String(), os.Getpid())
+	result, err := generate(t.Context(), spec, netip.MustParseAddrPort(server.Listener.Addr().String()), os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +79,7 @@ func (r *testRoom) load(t *testing.T, change func(*loadSpec)) result {
 }
 
 func TestHonestRoom(t *testing.T) {
-	r := new(testRoom).load(t, nil)
+	r := new(testRoom).load(t, short)
 	if r.fault != "" || r.joined != last+1 || r.disconnected != 0 || r.cpu <= 0 || r.ownCPU <= 0 {
 		t.Errorf("%+v", r)
 	}
@@ -97,7 +95,9 @@ func TestFixedRate(t *testing.T) {
 		}
 		return []string{line}
 	}}
-	r := room.load(t, func(spec *loadSpec) { spec.rate, spec.window = 1000, 50*time.Millisecond })
+	spec := short
+	spec.rate, spec.window = 1000, 50*time.Millisecond
+	r := room.load(t, spec)
 	room.mu.Lock()
 	defer room.mu.Unlock()
 	if r.fault != "" || room.lines != 60 || r.p99 < stall/2 || r.p50 <= 0 {
@@ -130,8 +130,9 @@ func TestFaults(t *testing.T) {
 			return unless(client == last && before == 5, line)
 		},
 	} {
-		room := &testRoom{alter: lie}
-		if r := room.load(t, func(spec *loadSpec) { spec.idleTimeout = 50 * time.Millisecond }); r.fault == "" {
+		spec := short
+		spec.idleTimeout = 50 * time.Millisecond
+		if r := (&testRoom{alter: lie}).load(t, spec); r.fault == "" {
 			t.Errorf("a room that %s: no fault in %+v", what, r)
 		}
 	}
@@ -153,14 +154,15 @@ func TestDisconnectedClientIsNoFault(t *testing.T) {
 		}
 		return []string{line}
 	}
-	if r := room.load(t, nil); r.fault != "" || r.disconnected != 1 {
+	if r := room.load(t, short); r.fault != "" || r.disconnected != 1 {
 		t.Errorf("%d disconnected, %v", r.disconnected, r)
 	}
 }
 
 func TestMissingSubprotocolIsAFault(t *testing.T) {
-	r := new(testRoom).load(t, func(spec *loadSpec) { spec.subprotocol = protocol.Subprotocol })
-	if r.fault != "does not speak chat.v1" {
+	spec := short
+	spec.subprotocol = protocol.Subprotocol
+	if r := new(testRoom).load(t, spec); r.fault != "does not speak chat.v1" {
 		t.Errorf("%+v", r)
 	}
 }

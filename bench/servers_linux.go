@@ -5,69 +5,53 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os/exec"
 	"syscall"
 	"time"
 )
 
 // run puts a fresh server process of a program under a load. When it returns, the process
-// is gone.
+// is gone. The process also ends with this one, however that ends.
 func run(ctx context.Context, p program, spec loadSpec) (result, error) {
-	s, err := newServer(p)
+	addr, err := freeAddr()
 	if err != nil {
 		return result{}, err
 	}
-	if err := s.start(); err != nil {
+	var stderr bytes.Buffer
+	server := exec.Command(p.path, append([]string{"-addr", addr.String()}, p.args...)...)
+	server.Dir = p.dir
+	server.Stderr = &stderr
+	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := server.Start(); err != nil {
 		return result{}, err
 	}
-	defer s.stop(syscall.SIGKILL)
-	return generate(ctx, spec, s.addr, s.process.Process.Pid)
+	stop := func() {
+		server.Process.Kill() // an error says that it has ended
+		server.Wait()         // an error says that it was killed
+	}
+	defer stop()
+	if err := awaitListener(addr); err != nil {
+		stop() // or its goroutine may still write to stderr
+		return result{}, fmt.Errorf("%s does not listen: %w\n%s", p.name, err, stderr.Bytes())
+	}
+	return generate(ctx, spec, addr, server.Process.Pid)
 }
 
-// A server is a program under load, as one process or several after each other.
-type server struct {
-	program
-	addr    string // on which it listens
-	process *exec.Cmd
-}
-
-// newServer returns a server on a free port of this machine alone. It does not run yet.
-func newServer(p program) (*server, error) {
+// freeAddr returns an address of this machine alone on which nothing listens.
+func freeAddr() (netip.AddrPort, error) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
-		return nil, err
+		return netip.AddrPort{}, err
 	}
-	return &server{program: p, addr: l.Addr().String()}, l.Close()
+	defer l.Close()
+	return netip.ParseAddrPort(l.Addr().String())
 }
 
-// start starts a process and waits until it listens. The caller calls stop, if start
-// succeeds. The process ends with this one, however that ends.
-func (s *server) start() error {
-	var stderr bytes.Buffer
-	s.process = exec.Command(s.path, append([]string{"-addr", s.addr}, s.args...)...)
-	s.process.Dir = s.dir
-	s.process.Stderr = &stderr
-	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.process.Start(); err != nil {
-		return err
-	}
-	if err := s.awaitListener(); err != nil {
-		s.stop(syscall.SIGKILL)
-		return fmt.Errorf("%s does not listen: %w\n%s", s.name, err, stderr.Bytes())
-	}
-	return nil
-}
-
-// stop sends the process a signal and waits for its end.
-func (s *server) stop(signal syscall.Signal) {
-	s.process.Process.Signal(signal) // an error says that it has ended
-	s.process.Wait()                 // an error is its exit status
-}
-
-// awaitListener waits, at most five seconds, until the server accepts a connection.
-func (s *server) awaitListener() error {
+// awaitListener waits, at most five seconds, until something accepts a connection.
+func awaitListener(addr netip.AddrPort) error {
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		conn, err := net.Dial("tcp4", s.addr)
+		conn, err := net.Dial("tcp4", addr.String())
 		if err == nil {
 			return conn.Close()
 		}

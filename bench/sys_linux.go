@@ -49,33 +49,34 @@ func newTimer(interval time.Duration) (fd int, err error) {
 	}
 	t := syscall.NsecToTimespec(interval.Nanoseconds())
 	spec := struct{ interval, first syscall.Timespec }{t, t}
-	if _, _, errno := syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, r, 0, uintptr(unsafe.Pointer(&spec)), 0, 0, 0); errno != 0 {
+	_, _, errno = syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, r, 0, uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
+	if errno != 0 {
 		syscall.Close(int(r))
 		return -1, os.NewSyscallError("timerfd_settime", errno)
 	}
 	return int(r), nil
 }
 
-// The loop's own system calls bypass Go's scheduler, which has nothing to schedule here:
-// to tell it of each costs a fifth of the generator's time.
+// The system calls of the loop bypass Go's scheduler: to tell it of each costs a fifth of
+// the generator's time, and nothing else waits to be scheduled.
+
+// epollWait waits for events, at most for so long. It returns how many there are.
+func epollWait(epoll int, events []syscall.EpollEvent, wait time.Duration) (int, error) {
+	milliseconds := max(0, wait.Milliseconds()+1)
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(milliseconds), 0, 0)
+	switch errno {
+	case 0:
+		return int(n), nil
+	case syscall.EINTR:
+		return 0, nil
+	}
+	return 0, os.NewSyscallError("epoll_pwait", errno)
+}
 
 // transfer reads or writes buf, which is not empty.
 func transfer(trap uintptr, fd int, buf []byte) (int, syscall.Errno) {
 	n, _, errno := syscall.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
 	return int(n), errno
-}
-
-// epollWait waits for events, at most for so long, and returns how many there are.
-func epollWait(epoll int, events []syscall.EpollEvent, wait time.Duration) (int, error) {
-	milliseconds := max(0, wait.Milliseconds()+1)
-	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(milliseconds), 0, 0)
-	if errno == syscall.EINTR {
-		return 0, nil
-	}
-	if errno != 0 {
-		return 0, os.NewSyscallError("epoll_pwait", errno)
-	}
-	return int(n), nil
 }
 
 // cpuTime returns the CPU time that all threads of a process have used, by its CPU clock
