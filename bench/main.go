@@ -94,7 +94,7 @@ func compare(ctx context.Context, rows []row, rounds int, window time.Duration, 
 	if err != nil {
 		return err
 	}
-	results := newResults(programs, rounds, window)
+	results := results{programs: programs, rounds: rounds, window: window, runs: map[series][]result{}}
 	for range rounds {
 		for _, spec := range loads {
 			if !needed(rows, spec.name) {
@@ -111,7 +111,7 @@ func compare(ctx context.Context, rows []row, rounds int, window time.Duration, 
 					return fmt.Errorf("%s, load %s: %w", programs[p].name, spec.name, err)
 				}
 				log.Printf("%-11s %-8s %v", spec.name, programs[p].name, r)
-				results.add(p, spec.name, r)
+				results.add(series{p, spec.name}, r)
 			}
 		}
 	}
@@ -127,25 +127,19 @@ type program struct {
 	name string
 	path string
 	args []string // beside -addr
-	dir  string   // to start it in; "" is any
+	dir  string   // to start it in; "" for any
 }
 
-// The places of the two programs compared.
+// The indexes of the two programs.
 const (
-	ours  = 0
-	other = 1
+	ours  = iota
+	other // the example, or the program of -against
 )
-
-const example = "github.com/gorilla/websocket/examples/chat"
 
 // build makes the two programs in dir.
 func build(ctx context.Context, dir, against string) (programs [2]program, err error) {
-	root, err := goTool(ctx, "", "list", "-m", "-f", "{{.Dir}}")
-	if err != nil {
-		return programs, err
-	}
 	programs[ours] = program{name: "chat", path: filepath.Join(dir, "chat"), args: []string{"-rate", "0", "-max-clients", "15000"}}
-	if _, err := goTool(ctx, root, "build", "-o", programs[ours].path, "."); err != nil {
+	if _, err := goTool(ctx, "build", "-o", programs[ours].path, "chat"); err != nil {
 		return programs, err
 	}
 	if against != "" {
@@ -153,19 +147,19 @@ func build(ctx context.Context, dir, against string) (programs [2]program, err e
 		programs[other] = program{name: "against", path: path, args: programs[ours].args}
 		return programs, err
 	}
-	home, err := goTool(ctx, root, "list", "-f", "{{.Dir}}", example) // where its page is
+	const example = "github.com/gorilla/websocket/examples/chat"
+	home, err := goTool(ctx, "list", "-f", "{{.Dir}}", example) // where its page is
 	if err != nil {
 		return programs, err
 	}
 	programs[other] = program{name: "example", path: filepath.Join(dir, "example"), dir: home}
-	_, err = goTool(ctx, root, "build", "-o", programs[other].path, example)
+	_, err = goTool(ctx, "build", "-o", programs[other].path, example)
 	return programs, err
 }
 
-// goTool runs the go command in dir and returns what it prints.
-func goTool(ctx context.Context, dir string, args ...string) (string, error) {
+// goTool runs the go command and returns what it prints.
+func goTool(ctx context.Context, args ...string) (string, error) {
 	c := exec.CommandContext(ctx, "go", args...)
-	c.Dir = dir
 	c.Stderr = os.Stderr
 	out, err := c.Output()
 	if err != nil {

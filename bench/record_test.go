@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,43 +22,32 @@ func newTestRecord() (r *record, lines [][]byte) {
 	return r, lines
 }
 
-// receiveAll has a listener hear these lines in one message, in pieces of so many bytes.
-func receiveAll(r *record, size int, lines ...[]byte) (l *listener, err error) {
-	l = &listener{record: r}
+// receiveAll passes lines to a new listener as one message, in pieces of so many bytes. It
+// returns those that the listener found.
+func receiveAll(r *record, size int, lines ...[]byte) (found []lineID, err error) {
+	l := &listener{record: r}
 	message := bytes.Join(lines, newline)
 	for err == nil && len(message) > 0 {
 		piece := message[:min(size, len(message))]
 		message = message[len(piece):]
-		_, err = l.receive(piece, len(message) == 0)
+		var ids []lineID
+		ids, err = l.receive(piece, len(message) == 0)
+		found = append(found, ids...)
 	}
-	return l, err
+	return found, err
 }
 
-func TestAllHearTheSameInPiecesOfAnySize(t *testing.T) {
-	r, lines := newTestRecord()
-	for _, size := range []int{100, 1, 13, lineSize - 1, lineSize, lineSize + 1, 2*lineSize + 2, 1000} {
-		l, err := receiveAll(r, size, lines...)
-		if err != nil {
-			t.Fatalf("in pieces of %d: %v", size, err)
+func TestPiecesOfAnySize(t *testing.T) {
+	want := []lineID{{0, 0}, {1, 0}, {0, 1}, {1, 1}, {0, 2}, {1, 2}}
+	for _, first := range []int{100, 1, 13} {
+		r, lines := newTestRecord()
+		for _, size := range []int{first, 1, 13, lineSize - 1, lineSize, lineSize + 1, 2*lineSize + 2, 1000} {
+			if found, err := receiveAll(r, size, lines...); err != nil || !slices.Equal(found, want) {
+				t.Errorf("in pieces of %d: %v, %v", size, found, err)
+			}
 		}
-		if l.received != len(lines) || l.at != len(r.text) {
-			t.Errorf("in pieces of %d: heard %d lines, %d bytes", size, l.received, l.at)
-		}
-	}
-	if len(r.lines) != len(lines) {
-		t.Errorf("%d lines in the record, want %d", len(r.lines), len(lines))
-	}
-}
-
-func TestListenerTellsWhichLinesCame(t *testing.T) {
-	r, lines := newTestRecord()
-	for range 2 { // the first to hear it, and one after
-		l := &listener{record: r}
-		l.receive(lines[0], true)
-		l.receive(lines[1][:10], false)
-		got, err := l.receive(append(append(lines[1][10:len(lines[1]):len(lines[1])], '\n'), lines[2]...), true)
-		if err != nil || len(got) != 2 || got[0] != (lineID{1, 0}) || got[1] != (lineID{0, 1}) {
-			t.Errorf("got %v, %v", got, err)
+		if !slices.Equal(r.lines, want) {
+			t.Errorf("record %v, want %v", r.lines, want)
 		}
 	}
 }
@@ -105,8 +95,8 @@ func TestNoticesAreNoLines(t *testing.T) {
 			{hello, online, message(0), online, message(1)},
 			{hello, message(0), message(1), online},
 		} {
-			if l, err := receiveAll(r, size, lines...); err != nil || l.received != 2 {
-				t.Errorf("in pieces of %d: heard %d, %v", size, l.received, err)
+			if found, err := receiveAll(r, size, lines...); err != nil || len(found) != 2 {
+				t.Errorf("in pieces of %d: %v, %v", size, found, err)
 			}
 		}
 	}

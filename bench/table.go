@@ -45,7 +45,7 @@ var (
 	memory       = measure{"memory, each", func(r result) float64 { return float64(r.memory) / 1024 / float64(r.joined) }, "%.1f KiB", false}
 	joinCPU      = measure{"CPU, each", func(r result) float64 { return 1e6 * r.joinCPU.Seconds() / float64(r.joined) }, "%.2f µs", false}
 	joinTime     = measure{"time, each", func(r result) float64 { return 1e6 * r.joinTime.Seconds() / float64(r.joined) }, "%.2f µs", false}
-	share        = measure{"", func(r result) float64 { return r.ownCPU.Seconds() / r.cpu.Seconds() }, "%.2f", false}
+	share        = measure{"generator's CPU, of the server's", func(r result) float64 { return r.ownCPU.Seconds() / r.cpu.Seconds() }, "%.2f", false}
 
 	closedLoop = []measure{deliveries, perDelivery, disconnected}
 	openLoop   = []measure{deliveries, perDelivery, p50, p99, disconnected}
@@ -90,42 +90,39 @@ func needed(rows []row, load string) bool {
 	return slices.ContainsFunc(rows, func(r row) bool { return slices.Contains(r.loads, load) })
 }
 
+// A series is the runs of one of the programs under a load.
+type series struct {
+	program int
+	load    string
+}
+
 // results are those of all runs.
 type results struct {
-	heading        string
-	names          [2]string
-	runs           [2]map[string][]result // of each program, by load; without faults
-	faults         []string
-	generatorShare []float64 // in each run, the generator's CPU time as a share of the server's
+	programs [2]program
+	rounds   int
+	window   time.Duration
+	runs     map[series][]result // without faults
+	faults   []string
+	shares   []float64 // of each run
 }
 
-// newResults returns results without runs.
-func newResults(programs [2]program, rounds int, window time.Duration) *results {
-	return &results{
-		heading: fmt.Sprintf("Medians of %d runs each, of %v; %d CPUs, %s. Messages of 64 bytes, 1,000 listeners where no number is given.",
-			2*rounds, window, runtime.NumCPU(), runtime.Version()),
-		names: [2]string{programs[ours].name, programs[other].name},
-		runs:  [2]map[string][]result{{}, {}},
-	}
-}
-
-// add adds the result of a run of one of the programs.
-func (rs *results) add(p int, load string, r result) {
+// add adds the result of a run.
+func (rs *results) add(s series, r result) {
 	if r.fault != "" {
-		rs.faults = append(rs.faults, fmt.Sprintf("FAULT of %s under load %s: %s", rs.names[p], load, r.fault))
+		rs.faults = append(rs.faults, fmt.Sprintf("FAULT of %s under load %s: %s", rs.programs[s.program].name, s.load, r.fault))
 		return
 	}
-	rs.runs[p][load] = append(rs.runs[p][load], r)
+	rs.runs[s] = append(rs.runs[s], r)
 	if r.cpu > 0 {
-		rs.generatorShare = append(rs.generatorShare, share.of(r))
+		rs.shares = append(rs.shares, share.of(r))
 	}
 }
 
 // value returns what a measure comes to in all runs of a program under a load; NaN
 // without any.
-func (rs *results) value(p int, load string, m measure) float64 {
+func (rs *results) value(program int, load string, m measure) float64 {
 	var values []float64
-	for _, r := range rs.runs[p][load] {
+	for _, r := range rs.runs[series{program, load}] {
 		values = append(values, m.of(r))
 	}
 	if m.worst && len(values) > 0 {
@@ -134,10 +131,10 @@ func (rs *results) value(p int, load string, m measure) float64 {
 	return median(values)
 }
 
-// table returns the rows as text, and below them the heading and the faults.
+// table returns the rows as text, and below them how they were measured and the faults.
 func (rs *results) table(rows []row) string {
 	t := new(table)
-	t.line("", rs.names[ours], rs.names[other], "ratio")
+	t.line("", rs.programs[ours].name, rs.programs[other].name, "ratio")
 	for _, r := range rows {
 		t.name, t.description = r.name, r.description
 		switch r.name {
@@ -151,10 +148,11 @@ func (rs *results) table(rows []row) string {
 			}
 		}
 	}
-	fmt.Fprintf(t, "\n%s\n", rs.heading)
-	if len(rs.generatorShare) > 0 {
+	fmt.Fprintf(t, "\nMedians of %d runs each, of %v; %d CPUs, %s. Messages of 64 bytes, 1,000 listeners where no number is given.\n",
+		2*rs.rounds, rs.window, runtime.NumCPU(), runtime.Version())
+	if len(rs.shares) > 0 {
 		fmt.Fprintf(t, "The load generator used %.2f to %.2f of the server's CPU time, median %.2f.\n",
-			slices.Min(rs.generatorShare), slices.Max(rs.generatorShare), median(rs.generatorShare))
+			slices.Min(rs.shares), slices.Max(rs.shares), median(rs.shares))
 	}
 	for _, f := range rs.faults {
 		fmt.Fprintln(t, f)

@@ -47,20 +47,20 @@ func TestDueTime(t *testing.T) {
 }
 
 func TestTable(t *testing.T) {
-	rs := newResults([2]program{{name: "chat"}, {name: "example"}}, 1, time.Second)
+	rs := results{programs: [2]program{{name: "chat"}, {name: "example"}}, runs: map[series][]result{}}
 	for i, n := range []int{4_000_000, 2_000_000} {
 		for range 2 {
 			r := result{deliveries: n, time: time.Second, cpu: 2 * time.Second, ownCPU: time.Second, disconnected: 5 * i}
-			rs.add(i, "A", r)
-			rs.add(i, "C", r)
-			rs.add(i, "E for 100", r)
-			rs.add(i, "idle", result{joined: 5000, memory: (i + 1) * 50 << 20})
+			rs.add(series{i, "A"}, r)
+			rs.add(series{i, "C"}, r)
+			rs.add(series{i, "E for 100"}, r)
+			rs.add(series{i, "idle"}, result{joined: 5000, memory: (i + 1) * 50 << 20})
 			r.cpu *= time.Duration(2 - i)
-			rs.add(i, "E for 9,000", r)
+			rs.add(series{i, "E for 9,000"}, r)
 		}
 	}
-	rs.add(ours, "C on chat.v1", result{deliveries: 8_000_000, time: time.Second})
-	rs.add(other, "B", result{fault: "it lies"})
+	rs.add(series{ours, "C on chat.v1"}, result{deliveries: 8_000_000, time: time.Second})
+	rs.add(series{other, "B"}, result{fault: "it lies"})
 	table := rs.table(rows)
 	for _, want := range []string{
 		"A  10 speakers, each waits for its own line   deliveries/s                 4.00 M     2.00 M   2.00\n",
