@@ -21,7 +21,7 @@ const (
 )
 
 // A generator is all clients of a run, in one goroutine around one epoll instance. It must
-// cost much less than the server. So a client is a descriptor, a parser and a position in
+// cost much less than the server: so a client is a descriptor, a parser and a position in
 // the record, and reads are large.
 type generator struct {
 	loadSpec
@@ -33,17 +33,16 @@ type generator struct {
 	events [256]syscall.EpollEvent // scratch: what poll handles
 	timer  int                     // a timerfd that fires whenever a line is due; -1 before
 	buf    []byte                  // scratch: what is read
-	out    []byte                  // scratch: what is written
 
 	clients      []*client
-	record       *record
-	joined       int       // clients whose handshake succeeded and which were not disconnected since
-	disconnected int       // connections that the server ended
-	deliveries   int       // lines received, all clients together
-	refilling    bool      // whether speakers send, in a closed loop
-	start        time.Time // when line 0 is due, in an open loop; zero before
-	nextLine     int       // the line to be due next, in an open loop
-	latencies    []time.Duration
+	record       *record         // of all lines
+	joined       int             // clients whose handshake succeeded and which were not disconnected since
+	disconnected int             // connections that the server ended
+	deliveries   int             // lines received, all clients together
+	refilling    bool            // whether speakers send, in a closed loop
+	start        time.Time       // when line 0 is due, in an open loop; zero before
+	nextLine     int             // the line to be due next, in an open loop
+	latencies    []time.Duration // of the lines that were due in the window, in an open loop
 }
 
 // A client is one connection.
@@ -58,8 +57,8 @@ type client struct {
 	sampled  bool // it measures latency
 }
 
-// generate puts a server, by address and process id, under a load. What the server gets wrong
-// is in the result.
+// generate puts a server, by address and process id, under a load. A fault of the server
+// is in the result, not an error.
 func generate(ctx context.Context, spec loadSpec, addr netip.AddrPort, pid int) (result, error) {
 	epoll, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
@@ -82,7 +81,7 @@ func (g *generator) fail(err error) {
 	}
 }
 
-// close closes all connections.
+// close closes all descriptors.
 func (g *generator) close() {
 	for _, c := range g.clients {
 		if c.fd >= 0 {
@@ -103,7 +102,7 @@ type snapshot struct {
 	deliveries  int
 }
 
-// after receives for so long, and returns a snapshot then.
+// after receives for so long and takes a snapshot then.
 func (g *generator) after(d time.Duration) (s snapshot) {
 	g.receiveFor(d)
 	s.time, s.deliveries = time.Now(), g.deliveries
@@ -158,21 +157,18 @@ func (g *generator) join() {
 // distances among the clients.
 func (g *generator) connect() {
 	fd, err := dial(g.addr)
-	if err != nil {
-		g.fail(err)
-		return
-	}
+	g.fail(err)
 	index := len(g.clients)
 	c := &client{fd: fd, speaker: -1, listener: listener{record: g.record}, sampled: index%sampleEvery == 0}
-	if g.speakers > 0 && index%(g.listeners/g.speakers) == 0 {
-		c.speaker = index / (g.listeners / g.speakers)
+	if interval := g.listeners / max(1, g.speakers); index%interval == 0 && index/interval < g.speakers {
+		c.speaker = index / interval
 	}
 	g.clients = append(g.clients, c)
-	g.write(c, []byte(wstest.Handshake(g.addr.String(), "/ws", g.subprotocol)))
+	g.write(c, wstest.Handshake(g.addr.String(), "/ws", g.subprotocol))
 	g.fail(g.watch(fd, index))
 }
 
-// receiveFor receives for so long.
+// receiveFor handles for so long what the server sends, and sends what is due.
 func (g *generator) receiveFor(d time.Duration) {
 	for until := time.Now().Add(d); time.Now().Before(until) && g.err == nil; {
 		g.poll(until)
@@ -221,7 +217,7 @@ func (g *generator) read(c *client, ended bool) {
 	}
 }
 
-// handle handles what was read for a client, after the rest of what was read before.
+// handle handles what was read for a client: the rest of the time before, and what is new.
 func (g *generator) handle(c *client, data []byte) {
 	if !c.joined {
 		end := bytes.Index(data, []byte("\r\n\r\n"))
@@ -242,7 +238,7 @@ func (g *generator) handle(c *client, data []byte) {
 			g.fail(err)
 			g.count(c, lines)
 		case wstest.Ping:
-			g.write(c, []byte(wstest.Masked(wstest.Fin|wstest.Pong, string(c.frames.body))))
+			g.write(c, wstest.Masked(wstest.Fin|wstest.Pong, string(c.frames.body)))
 		case wstest.Close:
 			g.disconnect(c)
 			return
@@ -290,16 +286,19 @@ func (g *generator) startSpeakers() {
 	g.fail(g.watch(g.timer, timerEvent))
 }
 
-// refill sends as many lines of a speaker as it has received of its own, in a closed loop.
+// refill sends, in a closed loop, a speaker's next lines, until as many as there may be are
+// in flight.
 func (g *generator) refill(c *client) {
 	if !g.refilling || c.speaker < 0 || c.fd < 0 {
 		return
 	}
-	g.out = g.out[:0]
+	frames := ""
 	for g.record.sent[c.speaker]-c.returned < g.inFlight {
-		g.out = append(g.out, g.newLine(c)...)
+		frames += g.newLine(c)
 	}
-	g.write(c, g.out)
+	if frames != "" {
+		g.write(c, frames)
+	}
 }
 
 // newLine returns the frame with a speaker's next line.
@@ -320,17 +319,14 @@ func (g *generator) sendDue() {
 		c := g.clients[g.nextLine%g.speakers*(g.listeners/g.speakers)]
 		g.nextLine++
 		if c.fd >= 0 {
-			g.write(c, []byte(g.newLine(c)))
+			g.write(c, g.newLine(c))
 		}
 	}
 }
 
 // write writes to a client's connection, whose buffer has room for all that it sends.
-func (g *generator) write(c *client, data []byte) {
-	if len(data) == 0 {
-		return
-	}
-	n, errno := transfer(syscall.SYS_WRITE, c.fd, data)
+func (g *generator) write(c *client, data string) {
+	n, errno := transfer(syscall.SYS_WRITE, c.fd, []byte(data))
 	switch {
 	case errno == syscall.EPIPE || errno == syscall.ECONNRESET: // read notices it, too
 	case errno == syscall.EAGAIN || errno == 0 && n < len(data):
@@ -350,8 +346,8 @@ func (g *generator) disconnect(c *client) {
 	c.fd = -1
 }
 
-// drain receives until everyone has received everything, or nothing more comes, and a
-// little longer, for what should not come. It is a fault if something did not come.
+// drain receives until everyone has received every line, or nothing more comes; and a
+// little longer, for what should not come. A line that did not come is a fault.
 func (g *generator) drain() {
 	const step = 20 * time.Millisecond
 	g.refilling = false

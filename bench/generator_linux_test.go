@@ -108,15 +108,9 @@ func TestFixedRate(t *testing.T) {
 func TestFaults(t *testing.T) {
 	var kept string
 	for what, lie := range map[string]func(client, before int, line string) []string{
-		"drops a line for one": func(client, before int, line string) []string {
-			return unless(client == last && before == 5, line)
-		},
-		"falls silent for one": func(client, before int, line string) []string {
-			return unless(client == last && before >= 5, line)
-		},
-		"falls silent for all": func(_, before int, line string) []string {
-			return unless(before >= 5, line)
-		},
+		"drops a line for one": func(client, before int, line string) []string { return unless(client == last && before == 5, line) },
+		"falls silent for one": func(client, before int, line string) []string { return unless(client == last && before >= 5, line) },
+		"falls silent for all": func(_, before int, line string) []string { return unless(before >= 5, line) },
 		"doubles a line": func(client, before int, line string) []string {
 			return append(unless(client != last || before != 5, line), line)
 		},

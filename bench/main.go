@@ -1,5 +1,5 @@
-// Bench puts this server and the gorilla example, whose shape it has, under the same
-// loads and prints one table of what came out.
+// Bench puts this server and the gorilla example under the same loads and prints a table of
+// what it measured.
 //
 // Usage:
 //
@@ -8,29 +8,28 @@
 // The flags are:
 //
 //	-loads A,C,...
-//		Which loads; without the flag all of them.
+//		The loads; without the flag all of them.
 //	-rounds n
-//		How many rounds. In a round each load meets the two servers in the order
+//		The number of rounds. In a round, the servers meet each load in the order
 //		A B B A, so that a machine that gets slower or faster favours neither.
 //	-seconds s
-//		How long to measure, after a warm-up.
+//		The length of the window in which a run measures, after a warm-up.
 //	-against file
-//		Compare with this program instead of the example: another build of this
-//		server, say of the commit before.
+//		The program to compare with instead of the example: another build of this
+//		server, such as one of the commit before.
 //
-// Each run has a fresh server process on a free port of 127.0.0.1, and the load comes
-// from a process of its own. Messages are 64 bytes. The table shows medians over the runs, and what
-// ours is of the other's. Each run's own numbers go to standard error, among them what
-// the generator used of the processor, which it shares with the server.
+// Each run has a fresh server process on a free port of 127.0.0.1. The bench's own process
+// is the load generator. Messages have 64 bytes. The table shows medians over the runs, and
+// the ratio of ours to the other's. Each run's numbers go to standard error.
 //
-// The generator checks what it hears: everyone who stays gets every line, once, in
-// one order. A server that fails this shows as a fault below the table, and the
-// exit status is 1. Connections that a server ended are counted as thrown out: what
+// The generator checks what it receives: each client that stays connected must receive each
+// line once, in the same order as all others. Otherwise the table ends with a fault, and
+// the exit status is 1. Connections that a server ended are counted as disconnected: what
 // they missed is not a fault, and they do not come back.
 //
-// CPU time is the server process's own. What the kernel does for it in interrupts, and
-// the reader's side of each connection, is not in it. Compare numbers of one
-// machine and one table only.
+// CPU time is that of the server's process. It does not include what the kernel does in
+// interrupts or at the generator's ends of the connections. Servers and generator share the
+// machine's processors: compare numbers of one machine and one table only.
 package main
 
 import (
@@ -76,14 +75,15 @@ func main() {
 	}
 }
 
-// usageError says what is wrong with the command line and exits with status 2.
+// usageError prints what is wrong with the command line and exits with status 2.
 func usageError(format string, args ...any) {
 	fmt.Fprintf(flag.CommandLine.Output(), format+"\n", args...)
 	flag.Usage()
 	os.Exit(2)
 }
 
-// compare builds the servers, runs them under the loads that the rows need, and prints the table.
+// compare builds both programs, runs them under the loads that the rows need, and prints
+// the table.
 func compare(ctx context.Context, rows []row, rounds int, window time.Duration, against string) error {
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {

@@ -9,24 +9,20 @@ import (
 	"unsafe"
 )
 
-// dial returns a connection that does not block from now on. The caller closes it.
+// dial returns a connection that does not block from now on. The caller closes it, also
+// after an error, unless it is -1.
 func dial(addr netip.AddrPort) (fd int, err error) {
 	fd, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, os.NewSyscallError("socket", err)
+	if err == nil {
+		err = syscall.Connect(fd, &syscall.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()})
 	}
-	err = syscall.Connect(fd, &syscall.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()})
 	if err == nil {
 		err = syscall.SetNonblock(fd, true)
 	}
 	if err == nil {
 		err = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
 	}
-	if err != nil {
-		syscall.Close(fd)
-		return -1, os.NewSyscallError("connect", err)
-	}
-	return fd, nil
+	return fd, os.NewSyscallError("connect", err)
 }
 
 // timerEvent is the index by which epoll names the timer. Others name clients.
@@ -44,15 +40,13 @@ func (g *generator) watch(fd, index int) error {
 func newTimer(interval time.Duration) (fd int, err error) {
 	const clockMonotonic = 1
 	r, _, errno := syscall.Syscall(syscall.SYS_TIMERFD_CREATE, clockMonotonic, syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
-	if errno != 0 {
-		return -1, os.NewSyscallError("timerfd_create", errno)
+	if errno == 0 {
+		t := syscall.NsecToTimespec(interval.Nanoseconds())
+		spec := struct{ interval, first syscall.Timespec }{t, t}
+		_, _, errno = syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, r, 0, uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
 	}
-	t := syscall.NsecToTimespec(interval.Nanoseconds())
-	spec := struct{ interval, first syscall.Timespec }{t, t}
-	_, _, errno = syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, r, 0, uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
 	if errno != 0 {
-		syscall.Close(int(r))
-		return -1, os.NewSyscallError("timerfd_settime", errno)
+		return -1, os.NewSyscallError("timerfd", errno)
 	}
 	return int(r), nil
 }
@@ -64,11 +58,8 @@ func newTimer(interval time.Duration) (fd int, err error) {
 func epollWait(epoll int, events []syscall.EpollEvent, wait time.Duration) (int, error) {
 	milliseconds := max(0, wait.Milliseconds()+1)
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(milliseconds), 0, 0)
-	switch errno {
-	case 0:
-		return int(n), nil
-	case syscall.EINTR:
-		return 0, nil
+	if errno == 0 || errno == syscall.EINTR {
+		return max(0, int(n)), nil
 	}
 	return 0, os.NewSyscallError("epoll_pwait", errno)
 }

@@ -33,15 +33,9 @@ func TestPercentile(t *testing.T) {
 }
 
 func TestDueTime(t *testing.T) {
-	for _, c := range []struct {
-		line int
-		rate float64
-		want time.Duration
-	}{
-		{0, 50, 0}, {1, 50, 20 * time.Millisecond}, {500, 500, time.Second}, {3, 1000, 3 * time.Millisecond},
-	} {
-		if got := dueTime(c.line, c.rate); got != c.want {
-			t.Errorf("line %d at %v a second: due at %v, want %v", c.line, c.rate, got, c.want)
+	for _, c := range []struct{ line, rate, milliseconds int }{{0, 50, 0}, {1, 50, 20}, {500, 500, 1000}, {3, 1000, 3}} {
+		if got := dueTime(c.line, float64(c.rate)); got != time.Duration(c.milliseconds)*time.Millisecond {
+			t.Errorf("line %d at %d a second: due at %v, want %d ms", c.line, c.rate, got, c.milliseconds)
 		}
 	}
 }
