@@ -43,8 +43,8 @@ func TestDueTime(t *testing.T) {
 func TestTable(t *testing.T) {
 	rs := results{programs: [2]program{{name: "chat"}, {name: "example"}}, runs: map[series][]result{}}
 	for i, n := range []int{4_000_000, 2_000_000} {
-		for range 2 {
-			r := result{deliveries: n, time: time.Second, cpu: 2 * time.Second, ownCPU: time.Second, disconnected: 5 * i}
+		for j := range 2 {
+			r := result{deliveries: n, time: time.Second, cpu: 2 * time.Second, ownCPU: time.Second, disconnected: 5 * i * j}
 			rs.add(series{i, "A"}, r)
 			rs.add(series{i, "C"}, r)
 			rs.add(series{i, "E for 100"}, r)
