@@ -249,6 +249,24 @@ func TestTooSlowHasNoGap(t *testing.T) {
 	})
 }
 
+// Messages that a client sent before it was disconnected as a slow consumer, and that the
+// hub has not taken yet, are not delivered.
+func TestASlowConsumersLastMessagesAreDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		h := newHub(ratelog.New(), metrics.New(), 0)
+		slow, ada := joinHub(h), joinHub(h)
+		h.drop(slow, slowConsumer)
+		h.broadcast <- message{slow, protocol.ClientMessage{Text: "am I still here?"}}
+		h.broadcast <- message{ada, protocol.ClientMessage{Text: "hello"}}
+		time.AfterFunc(time.Second, stop)
+		h.run(ctx)
+		if got := queued(t, ada); got != "hello" {
+			t.Errorf("received %q", got)
+		}
+	})
+}
+
 // When most have taken a batch, the hub waits a third of that time more, and what is said
 // until then is one batch.
 func TestRestAfterABatch(t *testing.T) {

@@ -11,45 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/gorilla/websocket"
-
 	"chat/internal/protocol"
 	"chat/internal/wstest"
 )
-
-// A stop while twenty people talk: all have heard the same when they are told.
-func TestStopWhileTalking(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t, unlimited)
-		people := make([]*person, 20)
-		for i := range people {
-			people[i] = chat.join("")
-		}
-		for i, p := range people {
-			go func() {
-				for n := 0; ; n++ {
-					if p.conn.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, "%d says %d", i, n)) != nil {
-						return
-					}
-					time.Sleep(time.Duration(i+1) * time.Millisecond)
-				}
-			}()
-		}
-		time.Sleep(100 * time.Millisecond)
-		chat.stop()
-		chat.wantStopped()
-		lines := people[0].texts()
-		if len(lines) < 200 {
-			t.Errorf("only %d lines arrived", len(lines))
-		}
-		for _, p := range people {
-			p.wantClosed(1001, "the server is stopping")
-		}
-		for _, p := range people[1:] {
-			p.want(lines...)
-		}
-	})
-}
 
 // A stop does not wait for those who will never answer: in this room there are one that
 // has not said anything yet, one half-way through its request, one that does not
