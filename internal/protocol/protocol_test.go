@@ -43,6 +43,7 @@ func TestCleanName(t *testing.T) {
 		"\xff\xfeAda":             "Ada",
 		strings.Repeat("😀", 40):   strings.Repeat("😀", 32),
 		strings.Repeat("😀", 32):   strings.Repeat("😀", 32),
+		strings.Repeat("😀", 33):   strings.Repeat("😀", 32),
 		strings.Repeat("ab ", 40): strings.TrimSpace(strings.Repeat("ab ", 11)[:32]),
 	} {
 		if got := CleanName(name); got != want {
