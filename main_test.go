@@ -70,6 +70,27 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+// The log says at which URLs the chat can be opened, and none that other machines cannot
+// reach.
+func TestAnnounce(t *testing.T) {
+	for listen, want := range map[string][]string{
+		"127.0.0.1": {"listening on 127.0.0.1:8080", "open http://localhost:8080 on this machine"},
+		"10.0.0.7":  {"listening on 10.0.0.7:8080", "open http://10.0.0.7:8080 from other machines", "port 8080", "open http://10.0.0.7:8080 on this machine"},
+	} {
+		log := captureLog(t)
+		announce(&net.TCPAddr{IP: net.ParseIP(listen), Port: 8080})
+		text := log()
+		for _, part := range want {
+			if !strings.Contains(text, part) {
+				t.Errorf("%s: no %q in %s", listen, part, text)
+			}
+		}
+		if listen == "127.0.0.1" && strings.Contains(text, "other machines") {
+			t.Errorf("%s: %s", listen, text)
+		}
+	}
+}
+
 // From here on real sockets and real time, and the program as a process.
 
 // listenAndServe starts a server on a port of its own. It stops, quickly, with the test.
