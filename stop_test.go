@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -47,6 +49,31 @@ func TestStopDuringHandshake(t *testing.T) {
 		synctest.Wait()
 		chat.stop()
 		chat.wantStopped()
+	})
+}
+
+// A client takes nearly handshakeTimeout to receive the answer to its handshake, and
+// registers after the hub has stopped. It is told so, for lingerWait at most: it does not
+// read that and does not hang up.
+func TestStopDuringALateHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		chat.network.Window = 64
+		late := chat.dial()
+		late.send(handshake)
+		synctest.Wait()
+		begin := time.Now()
+		chat.stop()
+		time.Sleep(handshakeTimeout - time.Millisecond)
+		answer := len("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: \r\n\r\n") + len(wstest.HandshakeAnswer)
+		// The rest of the answer fills the window.
+		if _, err := io.ReadFull(late, make([]byte, answer-chat.network.Window)); err != nil {
+			t.Fatal(err)
+		}
+		chat.wantStopped()
+		if took := time.Since(begin); took != handshakeTimeout-time.Millisecond+lingerWait {
+			t.Errorf("stopping took %v", took)
+		}
 	})
 }
 
@@ -128,6 +155,25 @@ func TestJoinsAsTheHubStops(t *testing.T) {
 		late.upgrade().wantClosed(1001)
 		late.wantClients(0)
 	})
+}
+
+// If a listener fails, the server stops as it would for a signal, and serve returns why.
+func TestAListenerFails(t *testing.T) {
+	for i, which := range []string{"the chat's", "the metrics'"} {
+		t.Run(which, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				listeners := []*wstest.Network{wstest.NewNetwork(), wstest.NewNetwork()}
+				chat := &chat{t: t, server: newServer(nil, 0, 10), network: listeners[0], stopped: make(chan error, 1)}
+				go func() { chat.stopped <- chat.serve(t.Context(), listeners[0], listeners[1]) }()
+				ada := chat.join("")
+				listeners[i].Close()
+				if err := <-chat.stopped; !errors.Is(err, net.ErrClosed) {
+					t.Errorf("serve returned %v", err)
+				}
+				ada.wantClosed(1001, "the server is stopping")
+			})
+		})
+	}
 }
 
 // Everyone is told of a stop, in every room.
