@@ -320,6 +320,9 @@ func (c *chat) dial() *raw {
 // handshake is a request that upgrades a connection to the classic protocol.
 var handshake = wstest.Handshake("chat.test", "/ws", "")
 
+// plainGet asks for the chat without an upgrade.
+var plainGet = wstest.PlainGet("chat.test", "/ws")
+
 // upgrade opens a connection of the classic protocol.
 func (c *chat) upgrade() *raw {
 	c.t.Helper()
@@ -442,6 +445,20 @@ func (r *slowReader) count(text string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return bytes.Count(r.bytes, []byte(text))
+}
+
+// memoryOf returns by how many bytes the heap and the stacks have grown after do, and how
+// many bytes do allocated on the heap.
+func memoryOf(do func()) (kept, allocated int) {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	do()
+	runtime.ReadMemStats(&after)
+	allocated = int(after.TotalAlloc - before.TotalAlloc)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	return int(after.HeapAlloc+after.StackInuse) - int(before.HeapAlloc+before.StackInuse), allocated
 }
 
 // captureLog collects the log from now on until the test ends.

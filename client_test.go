@@ -1,13 +1,15 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gorilla/websocket"
 
 	"chat/internal/protocol"
 	"chat/internal/wstest"
@@ -78,18 +80,17 @@ func TestReasonOutlivesInput(t *testing.T) {
 func TestLyingLengthsCostNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		var before, after runtime.MemStats
 		liars := make([]*raw, 50)
 		for i := range liars {
 			liars[i] = chat.upgrade()
 		}
-		runtime.ReadMemStats(&before)
-		for _, liar := range liars {
-			liar.send(wstest.Lying(wstest.Fin|wstest.Text, 1<<40, "and?"))
-		}
-		synctest.Wait()
-		runtime.ReadMemStats(&after)
-		if each := (after.TotalAlloc - before.TotalAlloc) / uint64(len(liars)); each > 4*protocol.MaxText {
+		_, allocated := memoryOf(func() {
+			for _, liar := range liars {
+				liar.send(wstest.Lying(wstest.Fin|wstest.Text, 1<<40, "and?"))
+			}
+			synctest.Wait()
+		})
+		if each := allocated / len(liars); each > 4*protocol.MaxText {
 			t.Errorf("%d bytes allocated for each", each)
 		}
 		for _, liar := range liars {
@@ -183,6 +184,33 @@ func TestPingFlood(t *testing.T) {
 	}
 }
 
+// Every client is pinged once in a pingPeriod.
+func TestPings(t *testing.T) {
+	for p := range protocol.NumProtocols {
+		t.Run(p.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				chat := startChat(t)
+				begin := time.Now()
+				conn := chat.upgradeTo("", p)
+				for pings := 0; pings < 5; {
+					first, _, err := conn.next()
+					if err != nil {
+						t.Fatal(err)
+					}
+					if first != wstest.Fin|wstest.Ping {
+						continue // a notice
+					}
+					pings++
+					if at := time.Since(begin); at != time.Duration(pings)*pingPeriod {
+						t.Errorf("ping %d came after %v", pings, at)
+					}
+					conn.send(wstest.Masked(wstest.Fin|wstest.Pong, ""))
+				}
+			})
+		})
+	}
+}
+
 // Any ping keeps a connection alive that never answers ours, and is answered.
 func TestPingIsLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -232,6 +260,33 @@ func TestPace(t *testing.T) {
 		}
 		if n := len(ada.texts()); n != 300 {
 			t.Errorf("heard %d lines in all, want 300", n)
+		}
+	})
+}
+
+// The log says once that a client is throttled: when that has lasted for
+// throttleLogAfter. It says so again after the client was not throttled for a while.
+func TestThrottlingIsLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := captureLog(t)
+		chat := startChat(t)
+		ada := chat.join("")
+		paste := func(lines int) {
+			go func() {
+				for range lines {
+					ada.say("hello")
+				}
+			}()
+		}
+		paste(150) // throttled for 5 s
+		time.Sleep(time.Minute)
+		wantLogged(t, log, 0, "throttled")
+		for n := range 2 {
+			paste(300) // throttled for 20 s
+			time.Sleep(throttleLogAfter - time.Millisecond)
+			wantLogged(t, log, n, "throttled")
+			time.Sleep(time.Minute)
+			wantLogged(t, log, n+1, "throttled")
 		}
 	})
 }
@@ -287,4 +342,36 @@ func TestNamesAreQuotedInTheLog(t *testing.T) {
 		synctest.Wait()
 		wantLogged(t, log, 1, `192.0.2.2:1234 ("\"Ada\"[31m") disconnected: only text is said here`+"\n")
 	})
+}
+
+// No memory is left of clients that come and go fast. In particular the timer that
+// startClose sets does not keep them for closeWait. This test runs on real time: a timer
+// that was stopped stays in fake time's heap.
+func TestNothingIsLeftOfAClient(t *testing.T) {
+	const many = 5000
+	s, network := newServer(nil, 0, 100), wstest.NewNetwork()
+	ctx, stop := context.WithCancel(t.Context())
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.serve(ctx, network, nil) }()
+	dialer := websocket.Dialer{NetDialContext: network.Dial}
+	kept, _ := memoryOf(func() {
+		for range many {
+			conn, _, err := dialer.Dial("ws://chat.test/ws", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Close()
+		}
+		s.awaitClients()
+	})
+	if each := kept / many; each > 3<<10 {
+		t.Errorf("%d bytes are left of each", each)
+	}
+	for range cap(s.slots) {
+		<-s.slots
+	}
+	stop()
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
 }

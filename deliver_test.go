@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -45,23 +44,75 @@ func TestWaitingBatchesShareFrames(t *testing.T) {
 	})
 }
 
-// One stops reading and the room is quiet: it is dropped when it has not taken what
-// was being written to it for writeWait, and there is no way to tell it why.
-func TestWriteLimit(t *testing.T) {
+// Pieces share a frame as long as that has protocol.MaxFrame bytes and not one more. A
+// ping shares no frame.
+func TestFramesAreSharedUpToTheLimit(t *testing.T) {
+	notice := func(size int) *batch { return newNotice(make([]byte, size)) }
+	for _, row := range []struct {
+		size int    // of the text before
+		next *batch // in the queue, nil for none
+		want bool
+	}{
+		{1000, notice(protocol.MaxFrame - 1001), true},
+		{1000, notice(protocol.MaxFrame - 1000), false},
+		{protocol.MaxFrame - 2, notice(1), true},
+		{protocol.MaxFrame - 1, notice(1), false},
+		{1000, ping, false},
+		{0, notice(1000), false}, // after a ping
+		{1000, nil, false},
+	} {
+		queue := make(chan *batch, 1)
+		if row.next != nil {
+			queue <- row.next
+		}
+		out := outbox{queue: queue, protocol: protocol.ChatV1}
+		if got := out.canMerge(row.size); got != row.want {
+			t.Errorf("after %d bytes: %v, want %v", row.size, got, row.want)
+		}
+	}
+}
+
+// A client stops reading in a quiet room. It has writeWait for the frame that is being
+// written to it, to the full, and at most a tickPeriod more. Then it is disconnected;
+// no close frame would get through.
+func TestWriteDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := captureLog(t)
 		chat := startChat(t)
 		ada := chat.join("")
 		chat.network.Window = 1 << 10
 		stuck := chat.upgrade()
+		time.Sleep(tickPeriod - time.Millisecond) // the first tick comes at once
 		ada.say(strings.Repeat("long", protocol.MaxText/4))
-		time.Sleep(writeWait - time.Second)
+		time.Sleep(writeWait)
 		chat.wantClients(2)
-		time.Sleep(2 * time.Second)
+		time.Sleep(tickPeriod)
 		chat.wantClients(1)
 		wantLogged(t, log, 1, "192.0.2.2:1234 disconnected: did not take a frame within 10s")
 		stuck.wantGone(time.Second)
 		ada.wantHere()
+	})
+}
+
+// Each frame of a replay has a write deadline of its own: a client that takes one every
+// few seconds stays, and is disconnected when it stops.
+func TestWriteDeadlinesOfAReplay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada := chat.join("")
+		for range 5 {
+			ada.say(strings.Repeat(`"`, protocol.MaxText)) // so long on chat.v1 that no two share a frame
+			synctest.Wait()
+		}
+		chat.network.Window = 1 << 10
+		slow := chat.upgradeTo("", protocol.ChatV1)
+		for range 3 {
+			time.Sleep(writeWait - time.Second)
+			slow.next()
+		}
+		chat.wantClients(2)
+		time.Sleep(writeWait + tickPeriod)
+		chat.wantClients(1)
 	})
 }
 
@@ -181,16 +232,13 @@ func TestRepeatsAreNotCopied(t *testing.T) {
 		}
 		tabs[0].send(wstest.Masked(wstest.Fin|wstest.Text, `{"text":"`+strings.Repeat(`"`, protocol.MaxText)+`","ref":"r"}`))
 		synctest.Wait()
-		runtime.GC()
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		for _, tab := range tabs {
-			tab.send(strings.Repeat(wstest.Masked(wstest.Fin|wstest.Text, `{"text":"x","ref":"r"}`), 90))
-			synctest.Wait()
-		}
-		runtime.GC()
-		runtime.ReadMemStats(&after)
-		if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / int64(len(tabs)); each > 90*protocol.MaxText/4 {
+		kept, _ := memoryOf(func() {
+			for _, tab := range tabs {
+				tab.send(strings.Repeat(wstest.Masked(wstest.Fin|wstest.Text, `{"text":"x","ref":"r"}`), 90))
+				synctest.Wait()
+			}
+		})
+		if each := kept / len(tabs); each > 90*protocol.MaxText/4 {
 			t.Errorf("the answers to one cost %d bytes", each)
 		}
 	})
@@ -211,18 +259,15 @@ func TestManyComeBack(t *testing.T) {
 		chat.network.Window = 4 << 10
 		request := wstest.Handshake("chat.test", fmt.Sprint("/ws?after=", begin), "chat.v1")
 		const many = 500
-		runtime.GC()
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		for range many {
-			chat.dial().send(request)
-		}
-		synctest.Wait()
-		runtime.GC()
-		runtime.ReadMemStats(&after)
+		kept, _ := memoryOf(func() {
+			for range many {
+				chat.dial().send(request)
+			}
+			synctest.Wait()
+		})
 		// Of what they cost here, the most is their ends of the in-memory network, and the frame
 		// that each is writing; 128 KiB is what is kept.
-		if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / many; each > history.MaxBytes/2 {
+		if each := kept / many; each > history.MaxBytes/2 {
 			t.Errorf("each costs %d bytes", each)
 		}
 		ada.say("does it go on?", "")

@@ -10,7 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"chat/internal/metrics"
 	"chat/internal/protocol"
+	"chat/internal/ratelog"
 	"chat/internal/wstest"
 )
 
@@ -80,6 +82,23 @@ func TestMetricsOfRepeatsAndBatches(t *testing.T) {
 	})
 }
 
+// A message counts as delivered to a client whose queue took it, not to one that is
+// disconnected for a full queue.
+func TestDeliveriesToASlowConsumerDoNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHub(ratelog.New(), metrics.New(), 0)
+		ada, slow := joinHub(h), joinHub(h)
+		slow.send = make(chan *batch) // takes nothing
+		for range 3 {
+			h.deliver(message{ada, protocol.ClientMessage{Text: "hello"}})
+		}
+		h.flush()
+		if n := h.counters.Deliveries.Load(); n != 3 {
+			t.Errorf("%d deliveries, want 3", n)
+		}
+	})
+}
+
 // ways are all in which the server lets somebody go, or does not let them in.
 var ways = []struct {
 	family, reason string
@@ -112,7 +131,7 @@ var ways = []struct {
 	}},
 	{"refusals", "room_name", func(c *chat) { c.ask(strings.Replace(handshake, "/ws", "/ws?room=a/b", 1)) }},
 	{"refusals", "not_websocket", func(c *chat) { c.ask(plainGet) }},
-	{"refusals", "bad_handshake", func(c *chat) { c.ask(badKey) }},
+	{"refusals", "bad_handshake", func(c *chat) { c.ask(strings.Replace(handshake, wstest.HandshakeKey, "short", 1)) }},
 	{"refusals", "origin", func(c *chat) {
 		c.ask(strings.Replace(handshake, "\r\n\r\n", "\r\nOrigin: http://evil.test\r\n\r\n", 1))
 	}},

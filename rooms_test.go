@@ -17,6 +17,7 @@ import (
 	"chat/internal/metrics"
 	"chat/internal/protocol"
 	"chat/internal/ratelog"
+	"chat/internal/wstest"
 )
 
 // Rooms: who hears whom, and how a room begins and ends.
@@ -75,6 +76,43 @@ func TestLifeOfARoom(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A room that is opened again repeats no id, though the clock was set back meanwhile (as
+// if: its ids are ahead of the clock). Ids are as far ahead in every room from then on.
+func TestIDsAreNotRepeatedAfterTheClockWasSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		ahead := time.Now().Add(time.Hour).UnixMicro()
+		for i, name := range []string{"team", "other", "team"} {
+			room := "room=" + name
+			ada := chat.joinV1(room)
+			if id := ada.hello().ID; i > 0 && id <= ahead {
+				t.Errorf("room %s begins with id %d, want more than %d", name, id, ahead)
+			}
+			ada.say("hello")
+			ada.want("hello")
+			if i == 0 {
+				chat.rooms.named[name].hub.lastID.Store(ahead)
+			}
+			ada.leave()
+			chat.wantClients(0)
+			time.Sleep(emptyRoomTTL)
+			chat.wantRooms(1)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) { // nor does one whose history is cleared, as the lobby's is
+		ahead := time.Now().Add(time.Hour).UnixMicro()
+		h := newHub(ratelog.New(), metrics.New(), ahead)
+		ctx, stop := context.WithCancel(t.Context())
+		go h.run(ctx)
+		h.clearHistory <- struct{}{}
+		stop()
+		<-h.stopped
+		if id := h.history.LastID(); id <= ahead {
+			t.Errorf("begins again with id %d, want more than %d", id, ahead)
+		}
+	})
 }
 
 // A room in which nothing was said is let go at once, the lobby never.
@@ -150,10 +188,10 @@ func TestTooManyRooms(t *testing.T) {
 func TestPlainGetMakesNoRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		if resp, _ := chat.ask(strings.Replace(plainGet, "/ws", "/ws?room=team", 1)); resp.StatusCode != 426 {
-			t.Errorf("%s", resp.Status)
+		if resp, _ := chat.ask(strings.Replace(plainGet, "/ws", "/ws?room=team", 1)); resp.StatusCode != 426 || resp.Header.Get("Connection") != "Upgrade" {
+			t.Errorf("%s %v", resp.Status, resp.Header)
 		}
-		if resp, _ := chat.ask(strings.Replace(badKey, "/ws", "/ws?room=team", 1)); resp.StatusCode != 400 {
+		if resp, _ := chat.ask(strings.NewReplacer("/ws", "/ws?room=team", wstest.HandshakeKey, "short").Replace(handshake)); resp.StatusCode != 400 {
 			t.Errorf("%s", resp.Status)
 		}
 		chat.wantRooms(1)
@@ -259,19 +297,14 @@ func TestRandomRooms(t *testing.T) {
 func TestRoomsAreCheap(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	rs := newRooms(ctx, ratelog.New(), metrics.New())
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	for i := range maxRooms - 1 {
-		rs.enter(fmt.Sprint("room", i))
-	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	each := int(after.HeapAlloc+after.StackInuse-before.HeapAlloc-before.StackInuse) / (maxRooms - 1)
-	if each > 32<<10 {
+	kept, _ := memoryOf(func() {
+		for i := range maxRooms - 1 {
+			rs.enter(fmt.Sprint("room", i))
+		}
+	})
+	if each := kept / (maxRooms - 1); each > 32<<10 {
 		t.Errorf("a room costs %d bytes", each)
 	}
-	t.Logf("a room costs %d bytes", each)
 	for name := range maps.Clone(rs.named) {
 		if name != lobby {
 			rs.leave(name)

@@ -28,6 +28,7 @@ func TestPage(t *testing.T) {
 			"Cache-Control":          "no-cache",
 			"X-Content-Type-Options": "nosniff",
 			"X-Frame-Options":        "DENY",
+			"Referrer-Policy":        "no-referrer",
 		} {
 			if got := resp.Header.Get(name); got != want {
 				t.Errorf("%s: %q, want %q", name, got, want)
@@ -58,42 +59,23 @@ func TestLineEnds(t *testing.T) {
 	}
 }
 
-const (
-	plainGet = "GET /ws HTTP/1.1\r\nHost: chat.test\r\n\r\n"
-	badKey   = "GET /ws HTTP/1.1\r\nHost: chat.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: short\r\n\r\n"
-	oldVersion = "GET /ws HTTP/1.1\r\nHost: chat.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-		"Sec-WebSocket-Version: 8\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
-
+// Requests that are refused, or answered otherwise than with a connection, leave no
+// connection and take no slot.
 func TestRequests(t *testing.T) {
-	for _, request := range []struct {
-		what, send string
-		status     int
-		header     string // that the answer must have
-	}{
-		{"another path", "GET /secret HTTP/1.1\r\nHost: chat.test\r\n\r\n", 404, ""},
-		{"POST to the page", "POST / HTTP/1.1\r\nHost: chat.test\r\nContent-Length: 0\r\n\r\n", 405, "Allow: GET, HEAD"},
-		{"POST to the chat", "POST /ws HTTP/1.1\r\nHost: chat.test\r\nContent-Length: 0\r\n\r\n", 405, "Allow: GET, HEAD"},
-		{"a plain GET of the chat", plainGet, 426, "Upgrade: websocket"},
-		{"the same from a foreign page", strings.Replace(plainGet, "\r\n\r\n", "\r\nOrigin: http://evil.test\r\n\r\n", 1), 426, "Upgrade: websocket"},
-		{"a handshake in HTTP/1.0", strings.Replace(handshake, "HTTP/1.1", "HTTP/1.0", 1), 426, "Upgrade: websocket"},
-		{"a bad key", badKey, 400, "Sec-Websocket-Version: 13"},
-		{"an old version", oldVersion, 400, "Sec-Websocket-Version: 13"},
-		{"headers of 20 KiB", "GET / HTTP/1.1\r\nHost: chat.test\r\nX: " + strings.Repeat("x", 20<<10) + "\r\n\r\n", 431, ""},
-		{"headers of 10 KiB", "GET / HTTP/1.1\r\nHost: chat.test\r\nX: " + strings.Repeat("x", 10<<10) + "\r\n\r\n", 200, ""},
-		{"no HTTP", "hello\r\n\r\n", 400, ""},
-	} {
-		t.Run(request.what, func(t *testing.T) {
+	for _, request := range wstest.Requests("chat.test") {
+		t.Run(request.What, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				chat := startChat(t)
-				resp, body := chat.ask(request.send)
-				name, value, _ := strings.Cut(request.header, ": ")
-				if resp.StatusCode != request.status || resp.Header.Get(name) != value || body == "" {
+				resp, body := chat.ask(request.Send)
+				name, value, _ := strings.Cut(request.Header, ": ")
+				if resp.StatusCode != request.Status || resp.Header.Get(name) != value || body == "" {
 					t.Errorf("%s %v %q", resp.Status, resp.Header, body)
 				}
 				time.Sleep(time.Minute)
 				chat.wantClients(0)
+				if n := chat.network.Open(); n != 0 {
+					t.Errorf("%d connections are left", n)
+				}
 			})
 		})
 	}
