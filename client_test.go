@@ -349,7 +349,7 @@ func TestNamesAreQuotedInTheLog(t *testing.T) {
 // that was stopped stays in fake time's heap.
 func TestNothingIsLeftOfAClient(t *testing.T) {
 	const many = 5000
-	s, network := newServer(nil, 0, 100), wstest.NewNetwork()
+	s, network := newServer(nil, 0, many), wstest.NewNetwork()
 	ctx, stop := context.WithCancel(t.Context())
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.serve(ctx, network, nil) }()

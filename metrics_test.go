@@ -10,9 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"chat/internal/metrics"
 	"chat/internal/protocol"
-	"chat/internal/ratelog"
 	"chat/internal/wstest"
 )
 
@@ -86,8 +84,8 @@ func TestMetricsOfRepeatsAndBatches(t *testing.T) {
 // disconnected for a full queue.
 func TestDeliveriesToASlowConsumerDoNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHub(ratelog.New(), metrics.New(), 0)
-		ada, slow := joinHub(h), joinHub(h)
+		h := newTestHub()
+		ada, slow := joinHub(h, protocol.Classic), joinHub(h, protocol.Classic)
 		slow.send = make(chan *batch) // takes nothing
 		for range 3 {
 			h.deliver(message{ada, protocol.ClientMessage{Text: "hello"}})

@@ -78,8 +78,8 @@ func TestLifeOfARoom(t *testing.T) {
 	}
 }
 
-// A room that is opened again repeats no id, though the clock was set back meanwhile (as
-// if: its ids are ahead of the clock). Ids are as far ahead in every room from then on.
+// A room that is opened again repeats no id, even if the clock was set back meanwhile.
+// Fake time cannot be set back; instead the room's ids are ahead of the clock.
 func TestIDsAreNotRepeatedAfterTheClockWasSetBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
