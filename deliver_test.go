@@ -13,33 +13,33 @@ import (
 	"chat/internal/wstest"
 )
 
-// One reads slowly: what waits for it comes in shared frames, of a size that all clients take.
+// Batches that wait for a slow reader share frames of up to protocol.MaxFrame bytes.
 func TestWaitingBatchesShareFrames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		ada := chat.join("")
 		chat.network.Window = 1 << 10
 		slow := chat.upgrade()
-		var said []string
+		var sent []string
 		for i := range 60 {
 			line := fmt.Sprint(i, strings.Repeat(".", i*protocol.MaxText/60))
 			ada.say(line)
 			ada.want(line) // a batch of its own
-			said = append(said, line)
+			sent = append(sent, line)
 		}
-		var heard []string
-		for frames := 0; len(heard) < len(said); frames++ {
+		var received []string
+		for frames := 0; len(received) < len(sent); frames++ {
 			_, payload, err := slow.next() // which fails for a frame above protocol.MaxFrame
 			if err != nil {
 				t.Fatal(err)
 			}
-			heard = append(heard, strings.Split(payload, "\n")...)
+			received = append(received, strings.Split(payload, "\n")...)
 			if frames > 20 {
 				t.Fatal("hardly anything shares a frame")
 			}
 		}
-		if !slices.Equal(heard, said) {
-			t.Error("heard something else")
+		if !slices.Equal(received, sent) {
+			t.Error("received something else")
 		}
 	})
 }
@@ -116,9 +116,9 @@ func TestWriteDeadlinesOfAReplay(t *testing.T) {
 	})
 }
 
-// One stops reading while more waits for it than goes into one write: it has writeWait for
-// each frame of that write.
-func TestWriteLimitOfABacklog(t *testing.T) {
+// A client stops reading while more waits for it than goes into one write. It has
+// writeWait for each frame of that write.
+func TestWriteDeadlineOfSeveralFrames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, unlimited)
 		ada := chat.join("")
@@ -138,9 +138,9 @@ func TestWriteLimitOfABacklog(t *testing.T) {
 	})
 }
 
-// One who listens over a slow line, all the time, is alive, though a ping must wait
-// behind what is on its way.
-func TestSlowListenerIsAlive(t *testing.T) {
+// A client that reads all the time over a slow connection stays, though pings wait behind
+// what is on its way.
+func TestASlowReaderStays(t *testing.T) {
 	for _, rate := range []int{10_000, 20_000, 50_000} {
 		synctest.Test(t, func(t *testing.T) {
 			log := captureLog(t)
@@ -159,10 +159,10 @@ func TestSlowListenerIsAlive(t *testing.T) {
 	}
 }
 
-// One on a very slow line is behind by frames so long that no two fit into one. They go
-// out in one write, which has as long for each as for one. A ping meanwhile is answered,
+// A client on a very slow connection is behind by frames so long that no two share one.
+// They go out in one write, which has writeWait for each. A ping meanwhile is answered,
 // if late.
-func TestSlowLineFallsBehind(t *testing.T) {
+func TestAVerySlowReaderStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const lines, rate = 6, 1000
 		chat := startChat(t, unlimited)
@@ -178,8 +178,8 @@ func TestSlowLineFallsBehind(t *testing.T) {
 		conn.send(wstest.Masked(wstest.Fin|wstest.Ping, "there?"))
 		time.Sleep(lines * 2 * protocol.MaxText / rate * time.Second)
 		chat.wantClients(2)
-		if heard := slow.count(`"type":"message"`); heard != lines {
-			t.Errorf("heard %d lines, want %d", heard, lines)
+		if n := slow.count(`"type":"message"`); n != lines {
+			t.Errorf("received %d lines, want %d", n, lines)
 		}
 		if slow.count("there?") != 1 {
 			t.Error("no pong")
@@ -187,9 +187,9 @@ func TestSlowLineFallsBehind(t *testing.T) {
 	})
 }
 
-// A pong waits for its turn as long as a message does: one whose line is full when it
-// pings is not cut before writeWait, and goes on if it reads again in time.
-func TestSlowReaderPings(t *testing.T) {
+// A pong may wait as long as a message. A client that pings while its connection is full
+// has writeWait to read again.
+func TestAPongWaitsBehindAMessage(t *testing.T) {
 	for _, full := range []struct {
 		by     string
 		length int
@@ -210,7 +210,7 @@ func TestSlowReaderPings(t *testing.T) {
 				time.Sleep(writeWait - time.Second)
 				chat.wantClients(2)
 				if _, payload, err := slow.next(); payload != line {
-					t.Errorf("heard %.10q, %v", payload, err)
+					t.Errorf("received %.10q, %v", payload, err)
 				}
 				if first, payload, err := slow.next(); first != wstest.Fin|wstest.Pong || payload != "there?" {
 					t.Errorf("%#x %.10q, %v instead of the pong", first, payload, err)
@@ -220,8 +220,8 @@ func TestSlowReaderPings(t *testing.T) {
 	}
 }
 
-// Answers to repeats are what is kept, not copies of it: those who do not read them
-// cost their queues.
+// Answers to repeats are not copies of the messages: clients that do not read them cost
+// their queues alone.
 func TestRepeatsAreNotCopied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
@@ -244,9 +244,9 @@ func TestRepeatsAreNotCopied(t *testing.T) {
 	})
 }
 
-// Many who come back at once and do not read are handed what they have missed by
-// reference: they cost their queues, and the room goes on.
-func TestManyComeBack(t *testing.T) {
+// Nor is a replay. Many clients that come back at once and do not read do not hold up the
+// room.
+func TestReplaysAreNotCopied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, unlimited)
 		ada := chat.joinV1("")
@@ -265,13 +265,12 @@ func TestManyComeBack(t *testing.T) {
 			}
 			synctest.Wait()
 		})
-		// Of what they cost here, the most is their ends of the in-memory network, and the frame
-		// that each is writing; 128 KiB is what is kept.
+		// Most of it is the in-memory network, and the frame that each is being written.
 		if each := kept / many; each > history.MaxBytes/2 {
 			t.Errorf("each costs %d bytes", each)
 		}
-		ada.say("does it go on?", "")
-		ada.want("does it go on?")
+		ada.say("still here", "")
+		ada.want("still here")
 		chat.wantClients(1 + many)
 		time.Sleep(writeWait + time.Second)
 		chat.wantClients(1)

@@ -20,7 +20,7 @@ import (
 	"chat/internal/wstest"
 )
 
-// Rooms: who hears whom, and how a room begins and ends.
+// Rooms: what is said in one stays in it, and how rooms begin and end.
 
 func TestRoomsAreApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -42,8 +42,8 @@ func TestRoomsAreApart(t *testing.T) {
 	})
 }
 
-// A room stays for ten minutes after the last one left, with what was said in it.
-func TestLifeOfARoom(t *testing.T) {
+// A room stays for ten minutes after its last client left, with what was said in it.
+func TestARoomIsKeptForTenMinutes(t *testing.T) {
 	for _, name := range []string{"team", lobby} {
 		t.Run("room "+name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -69,9 +69,8 @@ func TestLifeOfARoom(t *testing.T) {
 				if again := visit(); again <= last {
 					t.Errorf("ids went from %d to %d", last, again)
 				}
-				back := chat.joinV1(fmt.Sprintf("room=%s&after=%d", name, last))
-				if !back.hello().Missed {
-					t.Error("one that comes back has missed nothing?")
+				if back := chat.joinV1(fmt.Sprintf("room=%s&after=%d", name, last)); !back.hello().Missed {
+					t.Error("a client that comes back is not told that it may have missed something")
 				}
 			})
 		})
@@ -84,21 +83,20 @@ func TestIDsAreNotRepeatedAfterTheClockWasSetBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		ahead := time.Now().Add(time.Hour).UnixMicro()
-		for i, name := range []string{"team", "other", "team"} {
-			room := "room=" + name
-			ada := chat.joinV1(room)
-			if id := ada.hello().ID; i > 0 && id <= ahead {
+		ada, bob := chat.join("room=team"), chat.join("room=other")
+		ada.say("hello")
+		bob.say("hello")
+		synctest.Wait()
+		chat.rooms.named["team"].hub.lastID.Store(ahead)
+		for _, p := range []*person{ada, bob} { // the room with the smaller ids is closed last
+			p.leave()
+			time.Sleep(emptyRoomTTL + time.Second)
+		}
+		chat.wantRooms(1)
+		for _, name := range []string{"team", "other"} {
+			if id := chat.joinV1("room=" + name).hello().ID; id <= ahead {
 				t.Errorf("room %s begins with id %d, want more than %d", name, id, ahead)
 			}
-			ada.say("hello")
-			ada.want("hello")
-			if i == 0 {
-				chat.rooms.named[name].hub.lastID.Store(ahead)
-			}
-			ada.leave()
-			chat.wantClients(0)
-			time.Sleep(emptyRoomTTL)
-			chat.wantRooms(1)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) { // nor does one whose history is cleared, as the lobby's is
@@ -115,8 +113,8 @@ func TestIDsAreNotRepeatedAfterTheClockWasSetBack(t *testing.T) {
 	})
 }
 
-// A room in which nothing was said is let go at once, the lobby never.
-func TestEmptyRoomsGo(t *testing.T) {
+// A room in which nothing was said is closed with its last client, the lobby never.
+func TestUnusedRoomsAreClosedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		for i := range 10 {
@@ -133,7 +131,7 @@ func TestEmptyRoomsGo(t *testing.T) {
 		bob.leave()
 		chat.wantRooms(2)
 		room := chat.rooms.named["room"]
-		chat.rooms.expire("room") // set off by those who left before
+		chat.rooms.expire("room") // late, of a room of this name that was closed
 		chat.wantRooms(2)
 		time.Sleep(emptyRoomTTL)
 		chat.wantRooms(1)
@@ -141,10 +139,9 @@ func TestEmptyRoomsGo(t *testing.T) {
 	})
 }
 
-// One walks through two thousand rooms and says something in each: the ones that have
-// been empty longest make place, and the next person still gets in. Rooms with people
-// in them stay.
-func TestWalkThroughRooms(t *testing.T) {
+// A client says something in each of two thousand rooms. Those that have been empty
+// longest are closed, so that there is always one more. Rooms with clients stay.
+func TestTheLongestEmptyRoomMakesPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		ada := chat.join("room=home")
@@ -166,6 +163,7 @@ func TestWalkThroughRooms(t *testing.T) {
 	})
 }
 
+// When all rooms have clients, there is no other.
 func TestTooManyRooms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
@@ -184,8 +182,8 @@ func TestTooManyRooms(t *testing.T) {
 	})
 }
 
-// A plain GET makes no room, and takes nobody's place.
-func TestPlainGetMakesNoRoom(t *testing.T) {
+// A request that does not become a connection opens no room.
+func TestARefusedRequestOpensNoRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		if resp, _ := chat.ask(strings.Replace(plainGet, "/ws", "/ws?room=team", 1)); resp.StatusCode != 426 || resp.Header.Get("Connection") != "Upgrade" {
@@ -198,12 +196,12 @@ func TestPlainGetMakesNoRoom(t *testing.T) {
 	})
 }
 
-// The last one leaves as the next comes, and the ten minutes end as somebody comes:
-// all who are counted in at a time are in one hub, which runs.
-func TestOneHubPerName(t *testing.T) {
+// The last client leaves as the next comes, and the ten minutes end as a client comes: all
+// clients that are counted in at a time are in one hub, which runs.
+func TestOneHubForEachName(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	rs := newRooms(ctx, ratelog.New(), metrics.New())
-	var inside sync.Map // name -> the hub that somebody holds
+	var inside sync.Map // from name to the hub that a client holds
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
@@ -244,8 +242,8 @@ func TestOneHubPerName(t *testing.T) {
 	rs.running.Wait()
 }
 
-// Ten thousand joins, leaves and lines over fifty rooms: everyone has heard exactly what was said
-// in their room while they were there.
+// Ten thousand joins, leaves and messages over fifty rooms: each client receives exactly
+// what is said in its room while it is there.
 func TestRandomRooms(t *testing.T) {
 	seed := rand.Uint64()
 	t.Log("seed", seed)
@@ -292,8 +290,7 @@ func TestRandomRooms(t *testing.T) {
 	})
 }
 
-// A thousand rooms of ten cost about what one of ten thousand does: of a room alone
-// it is a goroutine, a few channels and maps.
+// A room costs a goroutine, a few channels and maps.
 func TestRoomsAreCheap(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	rs := newRooms(ctx, ratelog.New(), metrics.New())
@@ -317,7 +314,7 @@ func TestRoomsAreCheap(t *testing.T) {
 	rs.running.Wait()
 }
 
-// A room that made place for another is let go with all that it holds, at once.
+// A room that made place for another is garbage at once, with all that it holds.
 func TestNothingIsLeftOfARoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())

@@ -17,10 +17,9 @@ import (
 	"chat/internal/wstest"
 )
 
-// A stop does not wait for those who will never answer: in this room there are one that
-// has not said anything yet, one half-way through its request, one that does not
-// read, one whose line is dead, and one that is held to its rate.
-func TestStopAmongTheDead(t *testing.T) {
+// A stop does not wait for peers that will never answer: here one has sent nothing yet, one
+// half a request, one does not read, one is cut off, and one is throttled.
+func TestAStopWaitsForNoPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		ada, bob := chat.join(""), chat.join("")
@@ -40,8 +39,8 @@ func TestStopAmongTheDead(t *testing.T) {
 	})
 }
 
-// A stop does not wait for a handshake's answer to be taken.
-func TestStopDuringHandshake(t *testing.T) {
+// A stop does not wait for a peer that does not take the answer to its handshake.
+func TestAStopDuringAHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		chat.network.Window = 64
@@ -55,7 +54,7 @@ func TestStopDuringHandshake(t *testing.T) {
 // A client takes nearly handshakeTimeout to receive the answer to its handshake, and
 // registers after the hub has stopped. It is told so, for lingerWait at most: it does not
 // read that and does not hang up.
-func TestStopDuringALateHandshake(t *testing.T) {
+func TestAStopDuringALateHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		chat.network.Window = 64
@@ -77,8 +76,8 @@ func TestStopDuringALateHandshake(t *testing.T) {
 	})
 }
 
-// At a stop each line gets what is queued for it, as fast as it takes it.
-func TestStopWithASlowLine(t *testing.T) {
+// At a stop a slow reader gets what is in its queue, as fast as it reads.
+func TestAStopWithASlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, unlimited)
 		ada := chat.join("")
@@ -96,14 +95,13 @@ func TestStopWithASlowLine(t *testing.T) {
 			}
 		}
 		if slow.count("the server is stopping") != 1 {
-			t.Error("it was not told")
+			t.Error("the reader was not told")
 		}
 	})
 }
 
-// A log that stands still, as in a terminal in which somebody selects text, holds up
-// nobody.
-func TestLogStandsStill(t *testing.T) {
+// A log that blocks, as a terminal does while text is selected in it, holds up no client.
+func TestTheLogBlocksNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		log.SetOutput(writerFunc(func(p []byte) (int, error) { <-release; return len(p), nil }))
@@ -121,15 +119,14 @@ func TestLogStandsStill(t *testing.T) {
 	})
 }
 
-// A stop takes no time when everyone hangs up, even for one that is made to wait before
-// it may say more.
-func TestStopIsQuick(t *testing.T) {
+// A stop takes no time when all peers hang up, throttled ones too.
+func TestAStopIsQuick(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, func(s *server) { s.rate = 0.1 })
 		chat.join("")
-		paced := chat.join("")
+		throttled := chat.join("")
 		for range 3 {
-			paced.say("hurry")
+			throttled.say("hurry")
 		}
 		synctest.Wait()
 		begin := time.Now()
@@ -141,17 +138,17 @@ func TestStopIsQuick(t *testing.T) {
 	})
 }
 
-// One joins in the moment in which the hub stops: it is told, too.
-func TestJoinsAsTheHubStops(t *testing.T) {
+// A client that joins as the hub stops is told, too.
+func TestJoiningAsTheHubStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		late := &chat{t: t, server: newServer(nil, 0, 10), network: wstest.NewNetwork()}
 		ctx, stop := context.WithCancel(t.Context())
 		late.rooms = newRooms(ctx, late.log, late.counters)
 		stop()
 		late.rooms.running.Wait()
-		web := &http.Server{Handler: http.HandlerFunc(late.handleWs)}
-		go web.Serve(late.network)
-		defer web.Close()
+		httpServer := &http.Server{Handler: http.HandlerFunc(late.handleWs)}
+		go httpServer.Serve(late.network)
+		defer httpServer.Close()
 		late.upgrade().wantClosed(1001)
 		late.wantClients(0)
 	})
@@ -176,8 +173,8 @@ func TestAListenerFails(t *testing.T) {
 	}
 }
 
-// Everyone is told of a stop, in every room.
-func TestStopInRooms(t *testing.T) {
+// A stop is told in every room.
+func TestAStopInManyRooms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		people := []*person{chat.join("")}
