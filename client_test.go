@@ -15,7 +15,7 @@ import (
 	"chat/internal/wstest"
 )
 
-// What one connection may and may not do, and that nobody else ever notices.
+// What one client may and may not do, and that the others never notice.
 
 // A client that breaks a rule is told why and disconnected. What it sent before counts,
 // nothing after, and nobody else notices.
@@ -41,6 +41,7 @@ func TestBreaches(t *testing.T) {
 	}
 }
 
+// What few clients send, and may, is received as it was meant.
 func TestOddities(t *testing.T) {
 	for _, good := range wstest.Oddities {
 		t.Run(good.Rule, func(t *testing.T) {
@@ -57,9 +58,9 @@ func TestOddities(t *testing.T) {
 	}
 }
 
-// One goes on sending after it was told to go, and reads only then: the reason is
-// still there, for a while.
-func TestReasonOutlivesInput(t *testing.T) {
+// A client that goes on sending after it was disconnected, and reads only then, still
+// finds the close frame, for lingerWait.
+func TestTheCloseFrameOutlivesInput(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		rogue := chat.upgrade()
@@ -76,8 +77,8 @@ func TestReasonOutlivesInput(t *testing.T) {
 	})
 }
 
-// However much a header promises, nothing is allocated for it.
-func TestLyingLengthsCostNothing(t *testing.T) {
+// Nothing is allocated for a length that a header promises.
+func TestPromisedLengthsCostNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		liars := make([]*raw, 50)
@@ -100,8 +101,8 @@ func TestLyingLengthsCostNothing(t *testing.T) {
 	})
 }
 
-// A message must be whole within pongWait, however lively its sender is meanwhile.
-func TestNeverWhole(t *testing.T) {
+// A message must be complete within pongWait, whatever its sender does meanwhile.
+func TestAMessageThatIsNeverComplete(t *testing.T) {
 	for _, meanwhile := range []struct{ what, send string }{
 		{"silence", ""},
 		{"empty fragments", strings.Repeat(wstest.Masked(wstest.Continuation, ""), 1000)},
@@ -130,16 +131,16 @@ func TestNeverWhole(t *testing.T) {
 				if took := time.Since(begin); took < pongWait || took > pongWait+time.Second {
 					t.Errorf("ended after %v, want %v", took, pongWait)
 				}
-				ada.say("and now?")
-				ada.want("and now?")
+				ada.say("still here")
+				ada.want("still here")
 				time.Sleep(pongWait)
 			})
 		})
 	}
 }
 
-// Silence is counted from the last whole message, and a message's time from its beginning.
-func TestSlowTalker(t *testing.T) {
+// Silence counts from the last complete message, and a message's time from its first frame.
+func TestASlowSenderStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		ada := chat.join("")
@@ -155,9 +156,9 @@ func TestSlowTalker(t *testing.T) {
 	})
 }
 
-// One pings all the time and never reads a pong: it fills its own line and is let go.
-// Meanwhile the others hear each other at once.
-func TestPingFlood(t *testing.T) {
+// A client that pings all the time and never reads a pong fills its own connection and is
+// disconnected. Meanwhile the others receive each other's messages at once.
+func TestAPingFlood(t *testing.T) {
 	for _, rate := range []float64{0, 10} {
 		t.Run(fmt.Sprint("rate ", rate), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -211,8 +212,8 @@ func TestPings(t *testing.T) {
 	}
 }
 
-// Any ping keeps a connection alive that never answers ours, and is answered.
-func TestPingIsLife(t *testing.T) {
+// A ping is answered, and keeps a client connected that does not answer the server's.
+func TestAPingShowsLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		pinging := chat.upgrade()
@@ -233,9 +234,8 @@ func TestPingIsLife(t *testing.T) {
 	})
 }
 
-// The pace: a burst passes at once, what follows comes at the rate, and a pause
-// gives a new burst.
-func TestPace(t *testing.T) {
+// A burst passes at once, what follows comes at the rate, and a pause gives a new burst.
+func TestRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		ada, bob := chat.join(""), chat.join("")
@@ -259,7 +259,7 @@ func TestPace(t *testing.T) {
 			bob.say(fmt.Sprint(i))
 		}
 		if n := len(ada.texts()); n != 300 {
-			t.Errorf("heard %d lines in all, want 300", n)
+			t.Errorf("%d lines in all, want 300", n)
 		}
 	})
 }
@@ -292,7 +292,7 @@ func TestThrottlingIsLoggedOnce(t *testing.T) {
 }
 
 // A ping costs as much as a message.
-func TestPacedPings(t *testing.T) {
+func TestPingsCountForTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		pinging := chat.upgrade()
@@ -309,7 +309,7 @@ func TestPacedPings(t *testing.T) {
 	})
 }
 
-// Who pings and leaves has left: nobody dropped it.
+// A client that pings and leaves has left by itself, though its pong cannot be written.
 func TestPingAndLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := captureLog(t)
@@ -323,7 +323,7 @@ func TestPingAndLeave(t *testing.T) {
 	})
 }
 
-// One that only shuts its own side down still hears goodbye.
+// A peer that shuts down its side of the connection alone receives the close frame.
 func TestHalfClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
@@ -333,7 +333,7 @@ func TestHalfClosed(t *testing.T) {
 	})
 }
 
-// Peers decide what is in a name, so the log quotes it.
+// A peer decides what is in its name, so the log quotes it.
 func TestNamesAreQuotedInTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := captureLog(t)

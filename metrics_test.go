@@ -14,7 +14,7 @@ import (
 	"chat/internal/wstest"
 )
 
-// metrics returns what is shown to those who look after the chat.
+// metrics returns the page of metrics.
 func (c *chat) metrics() string {
 	synctest.Wait()
 	w := httptest.NewRecorder()
@@ -33,6 +33,7 @@ func (c *chat) wantMetrics(samples ...string) {
 	}
 }
 
+// The metrics show what happened.
 func TestMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
@@ -64,7 +65,7 @@ func TestMetrics(t *testing.T) {
 	})
 }
 
-// What was said twice for safety's sake was said once, and one batch may hold many.
+// A message that is sent again counts once, and each message of a batch counts.
 func TestMetricsOfRepeatsAndBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
@@ -97,7 +98,7 @@ func TestDeliveriesToASlowConsumerDoNotCount(t *testing.T) {
 	})
 }
 
-// ways are all in which the server lets somebody go, or does not let them in.
+// ways are all ways in which the server disconnects a client or refuses a request.
 var ways = []struct {
 	family, reason string
 	happen         func(*chat)
@@ -131,7 +132,7 @@ var ways = []struct {
 	{"refusals", "not_websocket", func(c *chat) { c.ask(plainGet) }},
 	{"refusals", "bad_handshake", func(c *chat) { c.ask(strings.Replace(handshake, wstest.HandshakeKey, "short", 1)) }},
 	{"refusals", "origin", func(c *chat) {
-		c.ask(strings.Replace(handshake, "\r\n\r\n", "\r\nOrigin: http://evil.test\r\n\r\n", 1))
+		c.ask(wstest.WithHeader(handshake, "Origin: http://evil.test"))
 	}},
 	{"refusals", "server_full", func(c *chat) {
 		for len(c.slots) < cap(c.slots) {
@@ -150,7 +151,7 @@ var ways = []struct {
 	}},
 }
 
-// Each shows under its own reason, and under no other.
+// Each disconnect and each refusal counts under its own reason alone.
 func TestReasonsAreCounted(t *testing.T) {
 	counted := regexp.MustCompile(`(?m)^chat_(drops|refusals)_total.* [1-9]\d*$`)
 	var seen []string

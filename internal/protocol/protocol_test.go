@@ -21,7 +21,7 @@ func TestCleanText(t *testing.T) {
 		"\x00\x01":                      "",
 		"👩‍👩‍👧 café שלום":               "👩‍👩‍👧 café שלום", // joiners and marks are no controls
 		"<b>&amp;\"'":                   "<b>&amp;\"'",
-		"\ufffd":                        "\ufffd", // what somebody else has replaced
+		"\ufffd":                        "\ufffd", // which a client has put in for invalid bytes
 	} {
 		if got := CleanText(text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
@@ -61,6 +61,19 @@ func TestAppendClassic(t *testing.T) {
 		m := Message{Name: said.name, Text: said.text}
 		if got := string(m.AppendClassic([]byte("before "))); got != "before "+said.want {
 			t.Errorf("%q", got)
+		}
+	}
+}
+
+// The objects of chat.v1 that are no messages.
+func TestEncode(t *testing.T) {
+	for want, object := range map[string]interface{ Encode() []byte }{
+		`{"type":"online","count":2,"names":["<Ada>","guest"]}`:                                     Online{2, []string{"<Ada>", "guest"}},
+		`{"type":"online","count":51}`:                                                              Online{51, nil},
+		`{"type":"hello","room":"team","name":"guest","from":"0a","max":4096,"id":7,"missed":true}`: Hello{"team", "", "0a", 7, true},
+	} {
+		if got := string(object.Encode()); got != want {
+			t.Errorf("%s, want %s", got, want)
 		}
 	}
 }
