@@ -239,27 +239,28 @@ func TestRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		ada, bob := chat.join(""), chat.join("")
-		go func() {
+		paste := func() {
 			for i := range 200 {
 				ada.say(fmt.Sprint(i))
 			}
-		}()
+		}
+		go paste()
+		for _, step := range []struct {
+			after time.Duration
+			lines int
+		}{
+			{0, 100},
+			{5 * time.Second, 50},
+			{time.Minute, 50},
+		} {
+			time.Sleep(step.after)
+			if n := len(bob.texts()); n != step.lines {
+				t.Errorf("%d lines after %v more, want %d", n, step.after, step.lines)
+			}
+		}
+		go paste()
 		if n := len(bob.texts()); n != 100 {
-			t.Errorf("%d lines at once, want 100", n)
-		}
-		time.Sleep(5 * time.Second)
-		if n := len(bob.texts()); n != 50 {
-			t.Errorf("%d lines in five seconds, want 50", n)
-		}
-		time.Sleep(time.Minute)
-		if n := len(bob.texts()); n != 50 {
-			t.Errorf("%d lines in the next minute, want the last 50", n)
-		}
-		for i := range 100 {
-			bob.say(fmt.Sprint(i))
-		}
-		if n := len(ada.texts()); n != 300 {
-			t.Errorf("%d lines in all, want 300", n)
+			t.Errorf("%d lines at once after a pause, want 100", n)
 		}
 	})
 }

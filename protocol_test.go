@@ -149,8 +149,8 @@ func TestHello(t *testing.T) {
 	})
 }
 
-// Clients of chat.v1 are told who is online when that changes, once a second at most and
-// every 30 seconds at least.
+// Clients of chat.v1 are told who is online when that changes, and now and then if it does
+// not. How often is tested in package presence.
 func TestOnline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
@@ -166,25 +166,8 @@ func TestOnline(t *testing.T) {
 		wantOnline(t, ada, 3, "Ada", "Bob", "Carl")
 		time.Sleep(time.Second)
 		wantOnline(t, ada, 0) // unchanged
-
-		for range 20 {
-			p := chat.joinV1("")
-			time.Sleep(50 * time.Millisecond)
-			p.conn.Close()
-			time.Sleep(50 * time.Millisecond)
-		}
-		if n := len(ada.take("online")); n > 3 {
-			t.Errorf("told %d times in two seconds", n)
-		}
-		time.Sleep(2 * time.Second)
-		ada.take("online")
-
-		for range 5 {
-			time.Sleep(30 * time.Second)
-			if n := len(ada.take("online")); n < 1 || n > 2 {
-				t.Errorf("told %d times in half a minute of silence", n)
-			}
-		}
+		time.Sleep(presence.Heartbeat)
+		wantOnline(t, ada, 3, "Ada", "Bob", "Carl")
 	})
 }
 
@@ -199,24 +182,4 @@ func wantOnline(t *testing.T, p *person, count int, names ...string) {
 	if len(online) != 1 || online[0].Count != count || !slices.Equal(online[0].Names, names) {
 		t.Errorf("told %+v, want %d: %q", online, count, names)
 	}
-}
-
-// In a large room whose clients come and go, presence is told once in LargeRoomInterval.
-func TestOnlineInALargeRoom(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t)
-		ada := chat.joinV1("")
-		for range presence.LargeRoom {
-			chat.upgrade()
-		}
-		time.Sleep(presence.LargeRoomInterval)
-		ada.take("online")
-		for range 40 {
-			chat.upgrade().Close()
-			time.Sleep(time.Second)
-		}
-		if n := len(ada.take("online")); n < 3 || n > 5 {
-			t.Errorf("told %d times in 40 seconds", n)
-		}
-	})
 }

@@ -39,41 +39,37 @@ func TestAStopWaitsForNoPeer(t *testing.T) {
 	})
 }
 
-// A stop does not wait for a peer that does not take the answer to its handshake.
+// A stop waits for handshakes under way, which end after handshakeTimeout. A client whose
+// handshake ends just before that is told that the server stops. It has lingerWait to read
+// that and hang up.
 func TestAStopDuringAHandshake(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t)
-		chat.network.Window = 64
-		chat.dial().send(handshake)
-		synctest.Wait()
-		chat.stop()
-		chat.wantStopped()
-	})
-}
-
-// A client takes nearly handshakeTimeout to receive the answer to its handshake, and
-// registers after the hub has stopped. It is told so, for lingerWait at most: it does not
-// read that and does not hang up.
-func TestAStopDuringALateHandshake(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t)
-		chat.network.Window = 64
-		late := chat.dial()
-		late.send(handshake)
-		synctest.Wait()
-		begin := time.Now()
-		chat.stop()
-		time.Sleep(handshakeTimeout - time.Millisecond)
-		answer := len("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: \r\n\r\n") + len(wstest.HandshakeAnswer)
-		// The rest of the answer fills the window.
-		if _, err := io.ReadFull(late, make([]byte, answer-chat.network.Window)); err != nil {
-			t.Fatal(err)
-		}
-		chat.wantStopped()
-		if took := time.Since(begin); took != handshakeTimeout-time.Millisecond+lingerWait {
-			t.Errorf("stopping took %v", took)
-		}
-	})
+	const last64 = len("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: \r\n\r\n") +
+		len(wstest.HandshakeAnswer) - 64 // where they begin in the answer
+	for _, peer := range []struct {
+		reads int // bytes of the answer, a millisecond before handshakeTimeout; the rest fills the window
+		took  time.Duration
+	}{
+		{0, handshakeTimeout},
+		{last64, handshakeTimeout - time.Millisecond + lingerWait},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			chat := startChat(t)
+			chat.network.Window = 64
+			conn := chat.dial()
+			conn.send(handshake)
+			synctest.Wait()
+			begin := time.Now()
+			chat.stop()
+			time.Sleep(handshakeTimeout - time.Millisecond)
+			if _, err := io.ReadFull(conn, make([]byte, peer.reads)); err != nil {
+				t.Fatal(err)
+			}
+			chat.wantStopped()
+			if took := time.Since(begin); took != peer.took {
+				t.Errorf("after %d bytes of the answer the stop took %v, want %v", peer.reads, took, peer.took)
+			}
+		})
+	}
 }
 
 // At a stop a slow reader gets what is in its queue, as fast as it reads.
