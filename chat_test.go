@@ -69,6 +69,11 @@ func leaked() string {
 	}
 }
 
+// onFakeTime runs a subtest in a bubble of fake time.
+func onFakeTime(t *testing.T, name string, test func(*testing.T)) {
+	t.Run(name, func(t *testing.T) { synctest.Test(t, test) })
+}
+
 // chat is a server at work on an in-memory network, in a synctest bubble.
 type chat struct {
 	*server

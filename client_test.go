@@ -21,22 +21,20 @@ import (
 // nothing after, and nobody else notices.
 func TestBreaches(t *testing.T) {
 	for _, breach := range wstest.Breaches {
-		t.Run(breach.Rule, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t)
-				ada := chat.join("")
-				before, after, proto := "before", "after", protocol.Classic
-				if breach.Subprotocol != "" {
-					before, after, proto = `{"text":"before"}`, `{"text":"after"}`, protocol.ChatV1
-				}
-				rogue := chat.upgradeTo("", proto)
-				go rogue.Write([]byte(wstest.Masked(wstest.Fin|wstest.Text, before) + breach.Send + wstest.Masked(wstest.Fin|wstest.Text, after)))
-				rogue.wantClosed(breach.Code)
-				ada.want("before")
-				ada.say("still here")
-				ada.want("still here")
-				chat.wantClients(1)
-			})
+		onFakeTime(t, breach.Rule, func(t *testing.T) {
+			chat := startChat(t)
+			ada := chat.join("")
+			before, after, proto := "before", "after", protocol.Classic
+			if breach.Subprotocol != "" {
+				before, after, proto = `{"text":"before"}`, `{"text":"after"}`, protocol.ChatV1
+			}
+			rogue := chat.upgradeTo("", proto)
+			go rogue.Write([]byte(wstest.Masked(wstest.Fin|wstest.Text, before) + breach.Send + wstest.Masked(wstest.Fin|wstest.Text, after)))
+			rogue.wantClosed(breach.Code)
+			ada.want("before")
+			ada.say("still here")
+			ada.want("still here")
+			chat.wantClients(1)
 		})
 	}
 }
@@ -44,16 +42,14 @@ func TestBreaches(t *testing.T) {
 // What few clients send, and may, is received as it was meant.
 func TestOddities(t *testing.T) {
 	for _, good := range wstest.Oddities {
-		t.Run(good.Rule, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t)
-				ada := chat.join("")
-				odd := chat.upgrade()
-				odd.send(good.Send)
-				ada.want(good.Lines...)
-				odd.send(wstest.Masked(wstest.Fin|wstest.Close, wstest.Closing(4321, "I am off")))
-				odd.wantClosed(4321)
-			})
+		onFakeTime(t, good.Rule, func(t *testing.T) {
+			chat := startChat(t)
+			ada := chat.join("")
+			odd := chat.upgrade()
+			odd.send(good.Send)
+			ada.want(good.Lines...)
+			odd.send(wstest.Masked(wstest.Fin|wstest.Close, wstest.Closing(4321, "I am off")))
+			odd.wantClosed(4321)
 		})
 	}
 }
@@ -110,31 +106,29 @@ func TestAMessageThatIsNeverComplete(t *testing.T) {
 		{"pings", wstest.Masked(wstest.Fin|wstest.Ping, "")},
 		{"pongs", wstest.Masked(wstest.Fin|wstest.Pong, "")},
 	} {
-		t.Run(meanwhile.what, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				log := captureLog(t)
-				chat := startChat(t)
-				ada := chat.join("")
-				begin := time.Now()
-				slow := chat.upgrade()
-				slow.send(wstest.Masked(wstest.Text, "I was going to s"))
-				go func() {
-					for time.Since(begin) < 2*pongWait {
-						if _, err := io.WriteString(slow.Conn, meanwhile.send); err != nil {
-							return
-						}
-						time.Sleep(500 * time.Millisecond)
+		onFakeTime(t, meanwhile.what, func(t *testing.T) {
+			log := captureLog(t)
+			chat := startChat(t)
+			ada := chat.join("")
+			begin := time.Now()
+			slow := chat.upgrade()
+			slow.send(wstest.Masked(wstest.Text, "I was going to s"))
+			go func() {
+				for time.Since(begin) < 2*pongWait {
+					if _, err := io.WriteString(slow.Conn, meanwhile.send); err != nil {
+						return
 					}
-				}()
-				slow.wantClosed(1001)
-				wantLogged(t, log, 1, "a message was not whole within 1m0s")
-				if took := time.Since(begin); took < pongWait || took > pongWait+time.Second {
-					t.Errorf("ended after %v, want %v", took, pongWait)
+					time.Sleep(500 * time.Millisecond)
 				}
-				ada.say("still here")
-				ada.want("still here")
-				time.Sleep(pongWait)
-			})
+			}()
+			slow.wantClosed(1001)
+			wantLogged(t, log, 1, "a message was not whole within 1m0s")
+			if took := time.Since(begin); took < pongWait || took > pongWait+time.Second {
+				t.Errorf("ended after %v, want %v", took, pongWait)
+			}
+			ada.say("still here")
+			ada.want("still here")
+			time.Sleep(pongWait)
 		})
 	}
 }
@@ -160,27 +154,25 @@ func TestASlowSenderStays(t *testing.T) {
 // disconnected. Meanwhile the others receive each other's messages at once.
 func TestAPingFlood(t *testing.T) {
 	for _, rate := range []float64{0, 10} {
-		t.Run(fmt.Sprint("rate ", rate), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t, func(s *server) { s.rate = rate })
-				ada, bob := chat.join(""), chat.join("")
-				flooder := chat.upgrade()
-				go func() {
-					for {
-						if _, err := io.WriteString(flooder.Conn, wstest.Masked(wstest.Fin|wstest.Ping, strings.Repeat("!", 125))); err != nil {
-							return
-						}
+		onFakeTime(t, fmt.Sprint("rate ", rate), func(t *testing.T) {
+			chat := startChat(t, func(s *server) { s.rate = rate })
+			ada, bob := chat.join(""), chat.join("")
+			flooder := chat.upgrade()
+			go func() {
+				for {
+					if _, err := io.WriteString(flooder.Conn, wstest.Masked(wstest.Fin|wstest.Ping, strings.Repeat("!", 125))); err != nil {
+						return
 					}
-				}()
-				for range 120 {
-					time.Sleep(time.Second)
-					ada.say("calm")
-					bob.want("calm")
 				}
-				if rate == 0 {
-					chat.wantClients(2)
-				}
-			})
+			}()
+			for range 120 {
+				time.Sleep(time.Second)
+				ada.say("calm")
+				bob.want("calm")
+			}
+			if rate == 0 {
+				chat.wantClients(2)
+			}
 		})
 	}
 }
@@ -188,26 +180,24 @@ func TestAPingFlood(t *testing.T) {
 // Every client is pinged once in a pingPeriod.
 func TestPings(t *testing.T) {
 	for p := range protocol.NumProtocols {
-		t.Run(p.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t)
-				begin := time.Now()
-				conn := chat.upgradeTo("", p)
-				for pings := 0; pings < 5; {
-					first, _, err := conn.next()
-					if err != nil {
-						t.Fatal(err)
-					}
-					if first != wstest.Fin|wstest.Ping {
-						continue // a notice
-					}
-					pings++
-					if at := time.Since(begin); at != time.Duration(pings)*pingPeriod {
-						t.Errorf("ping %d came after %v", pings, at)
-					}
-					conn.send(wstest.Masked(wstest.Fin|wstest.Pong, ""))
+		onFakeTime(t, p.String(), func(t *testing.T) {
+			chat := startChat(t)
+			begin := time.Now()
+			conn := chat.upgradeTo("", p)
+			for pings := 0; pings < 5; {
+				first, _, err := conn.next()
+				if err != nil {
+					t.Fatal(err)
 				}
-			})
+				if first != wstest.Fin|wstest.Ping {
+					continue // a notice
+				}
+				pings++
+				if at := time.Since(begin); at != time.Duration(pings)*pingPeriod {
+					t.Errorf("ping %d came after %v", pings, at)
+				}
+				conn.send(wstest.Masked(wstest.Fin|wstest.Pong, ""))
+			}
 		})
 	}
 }

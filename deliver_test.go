@@ -197,25 +197,23 @@ func TestAPongWaitsBehindAMessage(t *testing.T) {
 		{"a message under way", protocol.MaxText},
 		{"a message just written", 1<<10 - 4},
 	} {
-		t.Run(full.by, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t)
-				ada := chat.join("")
-				chat.network.Window = 1 << 10
-				slow := chat.upgrade()
-				line := strings.Repeat("x", full.length)
-				ada.say(line)
-				ada.want(line)
-				slow.send(wstest.Masked(wstest.Fin|wstest.Ping, "there?"))
-				time.Sleep(writeWait - time.Second)
-				chat.wantClients(2)
-				if _, payload, err := slow.next(); payload != line {
-					t.Errorf("received %.10q, %v", payload, err)
-				}
-				if first, payload, err := slow.next(); first != wstest.Fin|wstest.Pong || payload != "there?" {
-					t.Errorf("%#x %.10q, %v instead of the pong", first, payload, err)
-				}
-			})
+		onFakeTime(t, full.by, func(t *testing.T) {
+			chat := startChat(t)
+			ada := chat.join("")
+			chat.network.Window = 1 << 10
+			slow := chat.upgrade()
+			line := strings.Repeat("x", full.length)
+			ada.say(line)
+			ada.want(line)
+			slow.send(wstest.Masked(wstest.Fin|wstest.Ping, "there?"))
+			time.Sleep(writeWait - time.Second)
+			chat.wantClients(2)
+			if _, payload, err := slow.next(); payload != line {
+				t.Errorf("received %.10q, %v", payload, err)
+			}
+			if first, payload, err := slow.next(); first != wstest.Fin|wstest.Pong || payload != "there?" {
+				t.Errorf("%#x %.10q, %v instead of the pong", first, payload, err)
+			}
 		})
 	}
 }

@@ -157,16 +157,14 @@ func TestReasonsAreCounted(t *testing.T) {
 	var seen []string
 	for _, way := range ways {
 		seen = append(seen, way.reason)
-		t.Run(way.reason, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t, unlimited)
-				way.happen(chat)
-				time.Sleep(lingerWait)
-				want := fmt.Sprintf("chat_%s_total{reason=%q} 1", way.family, way.reason)
-				if got := counted.FindAllString(chat.metrics(), -1); !slices.Equal(got, []string{want}) {
-					t.Errorf("%q, want %s alone", got, want)
-				}
-			})
+		onFakeTime(t, way.reason, func(t *testing.T) {
+			chat := startChat(t, unlimited)
+			way.happen(chat)
+			time.Sleep(lingerWait)
+			want := fmt.Sprintf("chat_%s_total{reason=%q} 1", way.family, way.reason)
+			if got := counted.FindAllString(chat.metrics(), -1); !slices.Equal(got, []string{want}) {
+				t.Errorf("%q, want %s alone", got, want)
+			}
 		})
 	}
 	var all []string

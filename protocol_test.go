@@ -50,37 +50,35 @@ func TestBothProtocols(t *testing.T) {
 		{"from the classic protocol, with a name", "classic&name=Ada", `{"text":"hello"}`,
 			`Ada: {"text":"hello"}`, `"name":"Ada","text":"{\"text\":\"hello\"}"}`},
 	} {
-		t.Run(row.what, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t)
-				ada, v1 := chat.join(""), chat.joinV1("name=witness")
-				v1.take("")
-				var from string
-				if name, ok := strings.CutPrefix(row.query, "classic"); ok {
-					chat.join(strings.TrimPrefix(name, "&")).say(row.send)
-				} else {
-					speaker := chat.joinV1(strings.NewReplacer(`"`, "%22", `\`, "%5c", "<", "%3c", ">", "%3e").Replace(row.query))
-					from = speaker.hello().From
-					speaker.send(row.send)
-				}
-				if row.classic == "" {
-					ada.want()
-					v1.want()
-					return
-				}
-				ada.want(row.classic)
-				messages := v1.take("message")
-				if len(messages) != 1 {
-					t.Fatalf("%d messages", len(messages))
-				}
-				if from == "" {
-					from = messages[0].From
-				}
-				want := fmt.Sprintf(`{"type":"message","id":%d,"time":"2000-01-01T00:00:00.000Z","from":"%s",%s`, start+1, from, row.v1)
-				if got := messages[0].Line; got != want {
-					t.Errorf("on chat.v1\n%s, want\n%s", got, want)
-				}
-			})
+		onFakeTime(t, row.what, func(t *testing.T) {
+			chat := startChat(t)
+			ada, v1 := chat.join(""), chat.joinV1("name=witness")
+			v1.take("")
+			var from string
+			if name, ok := strings.CutPrefix(row.query, "classic"); ok {
+				chat.join(strings.TrimPrefix(name, "&")).say(row.send)
+			} else {
+				speaker := chat.joinV1(strings.NewReplacer(`"`, "%22", `\`, "%5c", "<", "%3c", ">", "%3e").Replace(row.query))
+				from = speaker.hello().From
+				speaker.send(row.send)
+			}
+			if row.classic == "" {
+				ada.want()
+				v1.want()
+				return
+			}
+			ada.want(row.classic)
+			messages := v1.take("message")
+			if len(messages) != 1 {
+				t.Fatalf("%d messages", len(messages))
+			}
+			if from == "" {
+				from = messages[0].From
+			}
+			want := fmt.Sprintf(`{"type":"message","id":%d,"time":"2000-01-01T00:00:00.000Z","from":"%s",%s`, start+1, from, row.v1)
+			if got := messages[0].Line; got != want {
+				t.Errorf("on chat.v1\n%s, want\n%s", got, want)
+			}
 		})
 	}
 }

@@ -45,34 +45,32 @@ func TestRoomsAreApart(t *testing.T) {
 // A room stays for ten minutes after its last client left, with what was said in it.
 func TestARoomIsKeptForTenMinutes(t *testing.T) {
 	for _, name := range []string{"team", lobby} {
-		t.Run("room "+name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t)
-				visit := func(want ...string) (last int64) {
-					t.Helper()
-					tab := chat.joinV1("room=" + name)
-					tab.want(want...)
-					last = tab.hello().ID
-					tab.conn.Close()
-					chat.wantClients(0)
-					return last
-				}
-				ada := chat.join("room=" + name)
-				ada.say("remember me")
-				ada.leave()
+		onFakeTime(t, "room "+name, func(t *testing.T) {
+			chat := startChat(t)
+			visit := func(want ...string) (last int64) {
+				t.Helper()
+				tab := chat.joinV1("room=" + name)
+				tab.want(want...)
+				last = tab.hello().ID
+				tab.conn.Close()
 				chat.wantClients(0)
-				time.Sleep(9 * time.Minute)
-				visit("remember me")
-				time.Sleep(9 * time.Minute)
-				last := visit("remember me")
-				time.Sleep(11 * time.Minute)
-				if again := visit(); again <= last {
-					t.Errorf("ids went from %d to %d", last, again)
-				}
-				if back := chat.joinV1(fmt.Sprintf("room=%s&after=%d", name, last)); !back.hello().Missed {
-					t.Error("a client that comes back is not told that it may have missed something")
-				}
-			})
+				return last
+			}
+			ada := chat.join("room=" + name)
+			ada.say("remember me")
+			ada.leave()
+			chat.wantClients(0)
+			time.Sleep(9 * time.Minute)
+			visit("remember me")
+			time.Sleep(9 * time.Minute)
+			last := visit("remember me")
+			time.Sleep(11 * time.Minute)
+			if again := visit(); again <= last {
+				t.Errorf("ids went from %d to %d", last, again)
+			}
+			if back := chat.joinV1(fmt.Sprintf("room=%s&after=%d", name, last)); !back.hello().Missed {
+				t.Error("a client that comes back is not told that it may have missed something")
+			}
 		})
 	}
 }

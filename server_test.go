@@ -61,20 +61,18 @@ func TestThePagesLinesEndInLF(t *testing.T) {
 // connection and take no slot.
 func TestRequests(t *testing.T) {
 	for _, request := range wstest.Requests("chat.test") {
-		t.Run(request.What, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t)
-				resp, body := chat.ask(request.Send)
-				name, value, _ := strings.Cut(request.Header, ": ")
-				if resp.StatusCode != request.Status || resp.Header.Get(name) != value || body == "" {
-					t.Errorf("%s %v %q", resp.Status, resp.Header, body)
-				}
-				time.Sleep(time.Minute)
-				chat.wantClients(0)
-				if n := chat.network.Open(); n != 0 {
-					t.Errorf("%d connections are left", n)
-				}
-			})
+		onFakeTime(t, request.What, func(t *testing.T) {
+			chat := startChat(t)
+			resp, body := chat.ask(request.Send)
+			name, value, _ := strings.Cut(request.Header, ": ")
+			if resp.StatusCode != request.Status || resp.Header.Get(name) != value || body == "" {
+				t.Errorf("%s %v %q", resp.Status, resp.Header, body)
+			}
+			time.Sleep(time.Minute)
+			chat.wantClients(0)
+			if n := chat.network.Open(); n != 0 {
+				t.Errorf("%d connections are left", n)
+			}
 		})
 	}
 }
@@ -117,22 +115,20 @@ func TestSlowRequests(t *testing.T) {
 		{"half a body", wstest.PlainGet("chat.test", "/x", "Content-Length: 10") + "half", 64 << 10, 6 * time.Second},
 		{"a request whose answer is not read", page, 1 << 10, 10 * time.Second},
 	} {
-		t.Run(slow.what, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t)
-				chat.network.Window = slow.window
-				conn := chat.dial()
-				conn.send(slow.send)
-				time.Sleep(slow.limit - 2*time.Second)
-				if synctest.Wait(); chat.network.Open() != 1 {
-					t.Errorf("disconnected before %v", slow.limit)
-				}
-				time.Sleep(3 * time.Second)
-				if synctest.Wait(); chat.network.Open() != 0 {
-					t.Errorf("connected after %v", slow.limit)
-				}
-				conn.wantGone(time.Second)
-			})
+		onFakeTime(t, slow.what, func(t *testing.T) {
+			chat := startChat(t)
+			chat.network.Window = slow.window
+			conn := chat.dial()
+			conn.send(slow.send)
+			time.Sleep(slow.limit - 2*time.Second)
+			if synctest.Wait(); chat.network.Open() != 1 {
+				t.Errorf("disconnected before %v", slow.limit)
+			}
+			time.Sleep(3 * time.Second)
+			if synctest.Wait(); chat.network.Open() != 0 {
+				t.Errorf("connected after %v", slow.limit)
+			}
+			conn.wantGone(time.Second)
 		})
 	}
 }

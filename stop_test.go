@@ -153,18 +153,16 @@ func TestJoiningAsTheHubStops(t *testing.T) {
 // If a listener fails, the server stops as it would for a signal, and serve returns why.
 func TestAListenerFails(t *testing.T) {
 	for i, which := range []string{"the chat's", "the metrics'"} {
-		t.Run(which, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				listeners := []*wstest.Network{wstest.NewNetwork(), wstest.NewNetwork()}
-				chat := &chat{t: t, server: newServer(nil, 0, 10), network: listeners[0], stopped: make(chan error, 1)}
-				go func() { chat.stopped <- chat.serve(t.Context(), listeners[0], listeners[1]) }()
-				ada := chat.join("")
-				listeners[i].Close()
-				if err := <-chat.stopped; !errors.Is(err, net.ErrClosed) {
-					t.Errorf("serve returned %v", err)
-				}
-				ada.wantClosed(1001, "the server is stopping")
-			})
+		onFakeTime(t, which, func(t *testing.T) {
+			listeners := []*wstest.Network{wstest.NewNetwork(), wstest.NewNetwork()}
+			chat := &chat{t: t, server: newServer(nil, 0, 10), network: listeners[0], stopped: make(chan error, 1)}
+			go func() { chat.stopped <- chat.serve(t.Context(), listeners[0], listeners[1]) }()
+			ada := chat.join("")
+			listeners[i].Close()
+			if err := <-chat.stopped; !errors.Is(err, net.ErrClosed) {
+				t.Errorf("serve returned %v", err)
+			}
+			ada.wantClosed(1001, "the server is stopping")
 		})
 	}
 }
