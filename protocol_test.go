@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"chat/internal/presence"
-	"chat/internal/protocol"
 	"chat/internal/wstest"
 )
 
@@ -81,25 +80,6 @@ func TestBothProtocols(t *testing.T) {
 			}
 		})
 	}
-}
-
-// The longest texts arrive whole, though they are longer in JSON, unless nothing is left of
-// them. The clients check the length of each frame.
-func TestLongTexts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t)
-		ada, bob := chat.joinV1("name=Ada"), chat.join("")
-		for _, letter := range []string{`"`, `\`, "<", "é"} {
-			text := strings.Repeat(letter, protocol.MaxText/len(letter))
-			ada.say(text, strings.Repeat("\x01", protocol.MaxClientMsgID-len(letter))+letter)
-			ada.want(text)
-			bob.want("Ada: " + text)
-		}
-		ada.send(`{"text":"` + strings.Repeat(`\u0000`, protocol.MaxText) + `"}`)
-		ada.send(`{"text":"` + strings.Repeat(`\u0000`, protocol.MaxText-1) + `."}`)
-		ada.want(".")
-		bob.want("Ada: .")
-	})
 }
 
 // A client that asks for no subprotocol that is known here speaks the classic protocol.

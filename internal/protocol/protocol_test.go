@@ -105,6 +105,8 @@ func TestDecodeLimits(t *testing.T) {
 		{"text", Classic, x(MaxText + 1), MessageTooBig},
 		{"text", ChatV1, `{"text":"` + x(MaxText) + `"}`, nil},
 		{"text", ChatV1, `{"text":"` + x(MaxText+1) + `"}`, MessageTooBig},
+		{"text of escapes", ChatV1, `{"text":"` + strings.Repeat(`\u0000`, MaxText) + `"}`, nil},
+		{"text of escapes", ChatV1, `{"text":"` + strings.Repeat(`\u0000`, MaxText+1) + `"}`, MessageTooBig},
 		{"ref", ChatV1, `{"text":"x","ref":"` + x(MaxClientMsgID) + `"}`, nil},
 		{"ref", ChatV1, `{"text":"x","ref":"` + x(MaxClientMsgID+1) + `"}`, ClientMsgIDTooLong},
 		{"frame", ChatV1, `{"text":"x"}` + strings.Repeat(" ", MaxClientFrame-12), nil},
