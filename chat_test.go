@@ -301,10 +301,10 @@ func (p *person) leave() {
 	}
 }
 
-// freeze cuts the connection without a word.
+// freeze cuts the connection off: neither end is told.
 func (p *person) freeze() { p.conn.NetConn().(*wstest.Conn).Freeze() }
 
-// raw is a connection that sends whatever bytes it likes.
+// raw is a connection on which a test sends and reads bytes as it likes.
 type raw struct {
 	t *testing.T
 	net.Conn
@@ -371,6 +371,12 @@ func (r *raw) send(bytes string) {
 	if _, err := io.WriteString(r.Conn, bytes); err != nil {
 		r.t.Fatalf("send: %v", err)
 	}
+}
+
+// sendFrame sends a message or a control frame in one frame.
+func (r *raw) sendFrame(opcode byte, payload string) {
+	r.t.Helper()
+	r.send(wstest.Masked(wstest.Fin|opcode, payload))
 }
 
 // next returns the next frame's first byte and payload, or the error of reading it.

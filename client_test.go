@@ -48,7 +48,7 @@ func TestOddities(t *testing.T) {
 			odd := chat.upgrade()
 			odd.send(good.Send)
 			ada.want(good.Lines...)
-			odd.send(wstest.Masked(wstest.Fin|wstest.Close, wstest.Closing(4321, "I am off")))
+			odd.sendFrame(wstest.Close, wstest.Closing(4321, "I am off"))
 			odd.wantClosed(4321)
 		})
 	}
@@ -61,13 +61,13 @@ func TestTheCloseFrameOutlivesInput(t *testing.T) {
 		chat := startChat(t)
 		rogue := chat.upgrade()
 		for range 9 {
-			rogue.send(wstest.Masked(wstest.Fin|wstest.Binary, strings.Repeat("x", 20_000)))
+			rogue.sendFrame(wstest.Binary, strings.Repeat("x", 20_000))
 			time.Sleep(lingerWait / 10)
 		}
 		rogue.wantClosed(1003)
 
 		rude := chat.upgrade() // and never hangs up
-		rude.send(wstest.Masked(wstest.Fin|wstest.Binary, ""))
+		rude.sendFrame(wstest.Binary, "")
 		time.Sleep(lingerWait)
 		chat.wantClients(0)
 	})
@@ -142,9 +142,9 @@ func TestASlowSenderStays(t *testing.T) {
 		time.Sleep(50 * time.Second)
 		slow.send(wstest.Masked(wstest.Text, "hel"))
 		time.Sleep(50 * time.Second)
-		slow.send(wstest.Masked(wstest.Fin|wstest.Continuation, "lo"))
+		slow.sendFrame(wstest.Continuation, "lo")
 		time.Sleep(50 * time.Second)
-		slow.send(wstest.Masked(wstest.Fin|wstest.Text, "there?"))
+		slow.sendFrame(wstest.Text, "there?")
 		ada.want("hello", "there?")
 		chat.wantClients(2)
 	})
@@ -196,7 +196,7 @@ func TestPings(t *testing.T) {
 				if at := time.Since(begin); at != time.Duration(pings)*pingPeriod {
 					t.Errorf("ping %d came after %v", pings, at)
 				}
-				conn.send(wstest.Masked(wstest.Fin|wstest.Pong, ""))
+				conn.sendFrame(wstest.Pong, "")
 			}
 		})
 	}
@@ -209,7 +209,7 @@ func TestAPingShowsLife(t *testing.T) {
 		pinging := chat.upgrade()
 		for i := range 10 {
 			time.Sleep(50 * time.Second)
-			pinging.send(wstest.Masked(wstest.Fin|wstest.Ping, fmt.Sprint(i)))
+			pinging.sendFrame(wstest.Ping, fmt.Sprint(i))
 			for {
 				first, payload, err := pinging.next()
 				if err != nil {
@@ -306,7 +306,7 @@ func TestPingAndLeave(t *testing.T) {
 		log := captureLog(t)
 		chat := startChat(t)
 		conn := chat.upgrade()
-		conn.send(wstest.Masked(wstest.Fin|wstest.Ping, "?"))
+		conn.sendFrame(wstest.Ping, "?")
 		conn.Close()
 		chat.wantClients(0)
 		time.Sleep(time.Second)

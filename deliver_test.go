@@ -175,7 +175,7 @@ func TestAVerySlowReaderStays(t *testing.T) {
 			synctest.Wait()
 		}
 		time.Sleep(12 * time.Second) // now three are under way, for 25 s
-		conn.send(wstest.Masked(wstest.Fin|wstest.Ping, "there?"))
+		conn.sendFrame(wstest.Ping, "there?")
 		time.Sleep(lines * 2 * protocol.MaxText / rate * time.Second)
 		chat.wantClients(2)
 		if n := slow.count(`"type":"message"`); n != lines {
@@ -205,7 +205,7 @@ func TestAPongWaitsBehindAMessage(t *testing.T) {
 			line := strings.Repeat("x", full.length)
 			ada.say(line)
 			ada.want(line)
-			slow.send(wstest.Masked(wstest.Fin|wstest.Ping, "there?"))
+			slow.sendFrame(wstest.Ping, "there?")
 			time.Sleep(writeWait - time.Second)
 			chat.wantClients(2)
 			if _, payload, err := slow.next(); payload != line {
@@ -228,7 +228,7 @@ func TestRepeatsAreNotCopied(t *testing.T) {
 		for i := range tabs {
 			tabs[i] = chat.upgradeTo("key=k", protocol.ChatV1)
 		}
-		tabs[0].send(wstest.Masked(wstest.Fin|wstest.Text, `{"text":"`+strings.Repeat(`"`, protocol.MaxText)+`","ref":"r"}`))
+		tabs[0].sendFrame(wstest.Text, `{"text":"`+strings.Repeat(`"`, protocol.MaxText)+`","ref":"r"}`)
 		synctest.Wait()
 		kept, _ := memoryOf(func() {
 			for _, tab := range tabs {

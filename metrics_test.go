@@ -41,7 +41,7 @@ func TestMetrics(t *testing.T) {
 		chat.join("name=Bob")
 		chat.upgradeTo("", protocol.ChatV1)
 		chat.upgradeTo("room=team", protocol.Classic)
-		chat.upgrade().send(wstest.Masked(wstest.Fin|wstest.Close, ""))
+		chat.upgrade().sendFrame(wstest.Close, "")
 		time.Sleep(lingerWait)
 		for range 5 {
 			ada.say("hello")
@@ -74,7 +74,7 @@ func TestMetricsOfRepeatsAndBatches(t *testing.T) {
 		ada.send(said + said)
 		chat.wantMetrics(`chat_messages_total 1`, `chat_deliveries_total 1`)
 		for i := range 20 {
-			ada.send(wstest.Masked(wstest.Fin|wstest.Text, fmt.Sprintf(`{"text":"line %d"}`, i)))
+			ada.sendFrame(wstest.Text, fmt.Sprintf(`{"text":"line %d"}`, i))
 		}
 		time.Sleep(time.Second)
 		chat.wantMetrics(`chat_messages_total 21`, `chat_deliveries_total 21`)
@@ -103,13 +103,13 @@ var ways = []struct {
 	family, reason string
 	happen         func(*chat)
 }{
-	{"drops", "unsupported_data", func(c *chat) { c.upgrade().send(wstest.Masked(wstest.Fin|wstest.Binary, "")) }},
-	{"drops", "invalid_utf8", func(c *chat) { c.upgrade().send(wstest.Masked(wstest.Fin|wstest.Text, "\xff")) }},
-	{"drops", "invalid_json", func(c *chat) { c.upgradeTo("", protocol.ChatV1).send(wstest.Masked(wstest.Fin|wstest.Text, "hello")) }},
+	{"drops", "unsupported_data", func(c *chat) { c.upgrade().sendFrame(wstest.Binary, "") }},
+	{"drops", "invalid_utf8", func(c *chat) { c.upgrade().sendFrame(wstest.Text, "\xff") }},
+	{"drops", "invalid_json", func(c *chat) { c.upgradeTo("", protocol.ChatV1).sendFrame(wstest.Text, "hello") }},
 	{"drops", "message_too_big", func(c *chat) {
-		c.upgrade().send(wstest.Masked(wstest.Fin|wstest.Text, strings.Repeat("x", protocol.MaxText+1)))
+		c.upgrade().sendFrame(wstest.Text, strings.Repeat("x", protocol.MaxText+1))
 	}},
-	{"drops", "protocol_error", func(c *chat) { c.upgrade().send(wstest.Masked(wstest.Fin|wstest.Continuation, "")) }},
+	{"drops", "protocol_error", func(c *chat) { c.upgrade().sendFrame(wstest.Continuation, "") }},
 	{"drops", "incomplete_message", func(c *chat) { c.upgrade().send(wstest.Masked(wstest.Text, "I was going to s")); time.Sleep(pongWait) }},
 	{"drops", "idle_timeout", func(c *chat) { c.join("").freeze(); time.Sleep(pongWait) }},
 	{"drops", "write_timeout", func(c *chat) {

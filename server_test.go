@@ -214,7 +214,7 @@ func TestTheLogIsShort(t *testing.T) {
 		log := captureLog(t)
 		chat := startChat(t)
 		for range 50 {
-			chat.upgrade().send(wstest.Masked(wstest.Fin|wstest.Binary, ""))
+			chat.upgrade().sendFrame(wstest.Binary, "")
 			time.Sleep(49 * time.Millisecond)
 		}
 		time.Sleep(time.Minute)

@@ -105,7 +105,7 @@ func TestTheLogBlocksNobody(t *testing.T) {
 		chat := startChat(t)
 		ada, bob := chat.join(""), chat.join("")
 		for range 10 {
-			chat.upgrade().send(wstest.Masked(wstest.Fin|wstest.Binary, ""))
+			chat.upgrade().sendFrame(wstest.Binary, "")
 		}
 		ada.say("hello")
 		bob.want("hello")
