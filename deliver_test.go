@@ -72,70 +72,49 @@ func TestFramesAreSharedUpToTheLimit(t *testing.T) {
 	}
 }
 
-// A client stops reading in a quiet room. It has writeWait for the frame that is being
-// written to it, to the full, and at most a tickPeriod more. Then it is disconnected;
-// no close frame would get through.
-func TestWriteDeadline(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		log := captureLog(t)
-		chat := startChat(t)
-		ada := chat.join("")
-		chat.network.Window = 1 << 10
-		stuck := chat.upgrade()
-		time.Sleep(tickPeriod - time.Millisecond) // the first tick comes at once
-		ada.say(strings.Repeat("long", protocol.MaxText/4))
-		time.Sleep(writeWait)
-		chat.wantClients(2)
-		time.Sleep(tickPeriod)
-		chat.wantClients(1)
-		wantLogged(t, log, 1, "192.0.2.2:1234 disconnected: did not take a frame within 10s")
-		stuck.wantGone(time.Second)
-		ada.wantHere()
-	})
-}
-
-// Each frame of a replay has a write deadline of its own: a client that takes one every
-// few seconds stays, and is disconnected when it stops.
-func TestWriteDeadlinesOfAReplay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t)
-		ada := chat.join("")
-		for range 5 {
-			ada.say(strings.Repeat(`"`, protocol.MaxText)) // so long on chat.v1 that no two share a frame
-			synctest.Wait()
-		}
-		chat.network.Window = 1 << 10
-		slow := chat.upgradeTo("", protocol.ChatV1)
-		for range 3 {
-			time.Sleep(writeWait - time.Second)
-			slow.next()
-		}
-		chat.wantClients(2)
-		time.Sleep(writeWait + tickPeriod)
-		chat.wantClients(1)
-	})
-}
-
-// A client stops reading while more waits for it than goes into one write. It has
-// writeWait for each frame of that write.
-func TestWriteDeadlineOfSeveralFrames(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t, unlimited)
-		ada := chat.join("")
-		chat.network.Window = 1 << 10
-		stuck := chat.upgradeTo("", protocol.ChatV1)
-		for range 20 {
-			ada.say(strings.Repeat(`"`, protocol.MaxText)) // on chat.v1 so long that no two fit into a frame
-			synctest.Wait()
-		}
-		for range 2 { // the hello, and the first line, which went out alone
-			stuck.next()
-		}
-		time.Sleep((1+maxHeld)*writeWait - time.Second)
-		chat.wantClients(2)
-		time.Sleep(2 * time.Second)
-		chat.wantClients(1)
-	})
+// A client that stops reading has writeWait for each frame of the write under way, to the
+// full, and at most a tickPeriod more. Then it is disconnected; no close frame would get
+// through.
+func TestWriteDeadlines(t *testing.T) {
+	for _, row := range []struct {
+		what          string
+		before, after int           // messages before and after the client joins, so long that no two share a frame
+		reads         int           // frames that the client takes before it stops
+		pause         time.Duration // before each of them
+		limit         time.Duration
+	}{
+		{"a frame", 0, 1, 0, 0, writeWait},
+		{"each frame of a replay", 5, 0, 3, writeWait - time.Second, writeWait},
+		{"several frames in one write", 0, 20, 2, 0, (1 + maxHeld) * writeWait}, // the greeting and the first message go out alone
+	} {
+		onFakeTime(t, row.what, func(t *testing.T) {
+			log := captureLog(t)
+			chat := startChat(t, unlimited)
+			ada := chat.join("")
+			say := func(n int) {
+				for range n {
+					ada.say(strings.Repeat(`"`, protocol.MaxText)) // twice as long on chat.v1
+					synctest.Wait()
+				}
+			}
+			say(row.before)
+			chat.network.Window = 1 << 10
+			stuck := chat.upgradeTo("", protocol.ChatV1)
+			time.Sleep(tickPeriod - time.Millisecond) // the next tick comes at once
+			say(row.after)
+			for range row.reads {
+				time.Sleep(row.pause)
+				stuck.next()
+			}
+			time.Sleep(row.limit)
+			chat.wantClients(2)
+			time.Sleep(tickPeriod)
+			chat.wantClients(1)
+			wantLogged(t, log, 1, "192.0.2.2:1234 disconnected: did not take a frame within 10s")
+			stuck.wantGone(time.Second)
+			ada.wantHere()
+		})
+	}
 }
 
 // A client that reads all the time over a slow connection stays, though pings wait behind
