@@ -1,15 +1,12 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/gorilla/websocket"
 
 	"chat/internal/protocol"
 	"chat/internal/wstest"
@@ -335,36 +332,19 @@ func TestNamesAreQuotedInTheLog(t *testing.T) {
 	})
 }
 
-// No memory is left of clients that come and go fast. In particular the timer that
-// startClose sets does not keep them for closeWait. This test runs on real time: a timer
-// that was stopped stays in fake time's heap.
-func TestNothingIsLeftOfAClient(t *testing.T) {
-	const rounds, each = 50, 100
-	s, network := newServer(nil, 0, each), wstest.NewNetwork()
-	ctx, stop := context.WithCancel(t.Context())
-	stopped := make(chan error, 1)
-	go func() { stopped <- s.serve(ctx, network, nil) }()
-	dialer := websocket.Dialer{NetDialContext: network.Dial}
-	kept, _ := memoryOf(func() {
-		for range rounds {
-			for range each {
-				conn, _, err := dialer.Dial("ws://chat.test/ws", nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				conn.Close()
-			}
-			s.awaitClients() // by taking all slots
-			for range each {
-				<-s.slots
-			}
+// When nothing is left of a connection, its timer is stopped: it would keep the memory of
+// clients that come and go fast for closeWait.
+func TestTheCloseTimerIsStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada := chat.join("")
+		var client *Client // the hub's side
+		for client = range chat.rooms.named[lobby].hub.clients {
+		}
+		ada.leave()
+		chat.wantClients(0)
+		if client.closeTimer.Stop() {
+			t.Error("the timer runs")
 		}
 	})
-	if left := kept / (rounds * each); left > 3<<10 {
-		t.Errorf("%d bytes are left of each client", left)
-	}
-	stop()
-	if err := <-stopped; err != nil {
-		t.Error(err)
-	}
 }

@@ -312,18 +312,21 @@ func TestRoomsAreCheap(t *testing.T) {
 	rs.running.Wait()
 }
 
-// A room that made place for another is garbage at once, with all that it holds.
+// A room that made place for another is garbage at once, with all that it holds, and its
+// timer is stopped.
 func TestNothingIsLeftOfARoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		rs := newRooms(ctx, ratelog.New(), metrics.New())
 		var hubs []weak.Pointer[Hub]
+		var timers []*time.Timer
 		for i := range 2 * maxRooms {
 			name := fmt.Sprint("room", i)
 			hub := rs.enter(name)
 			hub.lastID.Store(1)
 			hubs = append(hubs, weak.Make(hub))
 			rs.leave(name)
+			timers = append(timers, rs.named[name].timer)
 		}
 		synctest.Wait()
 		runtime.GC()
@@ -335,6 +338,15 @@ func TestNothingIsLeftOfARoom(t *testing.T) {
 		}
 		if left > maxRooms {
 			t.Errorf("%d of %d hubs are left, want %d", left, len(hubs), maxRooms)
+		}
+		run := 0
+		for _, timer := range timers {
+			if timer.Stop() {
+				run++
+			}
+		}
+		if run != maxRooms-1 {
+			t.Errorf("%d timers run, want one for each room but the lobby", run)
 		}
 		stop()
 		rs.running.Wait()
