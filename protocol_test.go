@@ -146,6 +146,10 @@ func TestOnline(t *testing.T) {
 		wantOnline(t, ada, 0) // unchanged
 		time.Sleep(presence.Heartbeat)
 		wantOnline(t, ada, 3, "Ada", "Bob", "Carl")
+
+		bob.leave()
+		time.Sleep(time.Second)
+		wantOnline(t, ada, 2, "Ada", "Carl")
 	})
 }
 
