@@ -24,7 +24,7 @@ func awaitEnd(c *coalescer) {
 
 // When most clients were written a batch, the hold ends: at once if that took little
 // time, after a third of it more if it took longer, and after maxHold in any case.
-func TestHold(t *testing.T) {
+func TestHoldEndsWhenMostWereWritten(t *testing.T) {
 	for _, row := range []struct {
 		clients int
 		written int           // of these
@@ -67,7 +67,7 @@ func TestHold(t *testing.T) {
 
 // A batch that most were written late, after the hold for the next one began, does not
 // end that hold.
-func TestLateBatchEndsNoHold(t *testing.T) {
+func TestABatchWrittenLateEndsNoHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCoalescer()
 		late, current := new(batch), new(batch)
@@ -88,7 +88,7 @@ func TestLateBatchEndsNoHold(t *testing.T) {
 }
 
 // The end of a hold that a new one replaces does not end the new one.
-func TestHoldIsReplaced(t *testing.T) {
+func TestANewHoldReplacesTheOldOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCoalescer()
 		b := new(batch)
@@ -106,7 +106,7 @@ func TestHoldIsReplaced(t *testing.T) {
 }
 
 // A batch's frames hold protocol.MaxFrame bytes, and not one more, in either protocol.
-func TestBuilderFillsFrames(t *testing.T) {
+func TestABatchFillsItsFrames(t *testing.T) {
 	x := func(n int) []byte { return []byte(strings.Repeat("x", n)) }
 	clients := [protocol.NumProtocols]int{1, 1}
 	for _, sizes := range [][protocol.NumProtocols]int{
@@ -129,7 +129,7 @@ func TestBuilderFillsFrames(t *testing.T) {
 }
 
 // Nothing is framed for a protocol that no client speaks.
-func TestBuilderSkipsUnspokenProtocols(t *testing.T) {
+func TestNothingIsFramedForNobody(t *testing.T) {
 	var bb batchBuilder
 	lines := [protocol.NumProtocols][]byte{[]byte("hello"), []byte("{}")}
 	bb.add(lines, [protocol.NumProtocols]int{protocol.Classic: 1}, time.Now())
@@ -146,41 +146,70 @@ func TestBuilderSkipsUnspokenProtocols(t *testing.T) {
 	}
 }
 
-// member puts a client without a connection into the hub's room, before run. What it
-// is to hear is in its queue.
-func joinHub(h *Hub) *Client {
-	c := &Client{hub: h, send: make(chan *batch, queueSize), done: make(chan struct{})}
+// newTestHub returns a hub that does not run yet.
+func newTestHub() *Hub { return newHub(ratelog.New(), metrics.New(), 0) }
+
+// joinHub registers a client that has no connection with a hub that does not run yet. The
+// hub leaves what it sends to the client in the client's queue.
+func joinHub(h *Hub, p protocol.Protocol) *Client {
+	c := &Client{hub: h, protocol: p, userID: fmt.Sprint(len(h.clients)), send: make(chan *batch, queueSize), done: make(chan struct{})}
 	h.join(c)
 	return c
 }
 
-// queued returns all that a client that is gone was to hear.
-func queued(t *testing.T, c *Client) string {
-	var lines []string
-	for b := range c.send {
-		if len(b.payloads[protocol.Classic].text) > protocol.MaxFrame {
-			t.Errorf("a batch of %d bytes", len(b.payloads[protocol.Classic].text))
-		}
-		if b.payloads[protocol.ChatV1].frame != nil {
-			t.Error("framed for a wire that nobody speaks")
-		}
-		lines = append(lines, string(b.payloads[protocol.Classic].text))
-	}
-	return strings.Join(lines, "\n")
+// say leaves a message of the client for the hub.
+func (c *Client) say(text string) {
+	c.hub.broadcast <- message{c, protocol.ClientMessage{Text: text}}
 }
 
-// What is said before someone leaves, and before a stop, is said, whichever the hub
-// comes to look at first; and what waits is one batch, as far as a frame goes.
-func TestWhatWaitsIsSaidFirst(t *testing.T) {
+// runForASecond runs a hub for a second, and then stops it.
+func runForASecond(t *testing.T, h *Hub) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	h.run(ctx)
+}
+
+// queued returns the texts that wait for a client of the classic protocol that has been
+// disconnected, joined by newlines.
+func queued(t *testing.T, c *Client) string {
+	var texts []string
+	for b := range c.send {
+		text := string(b.payloads[protocol.Classic].text)
+		if len(text) > protocol.MaxFrame {
+			t.Errorf("a batch of %d bytes", len(text))
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, "\n")
+}
+
+// When the last client of a protocol has left, nothing more is framed for it.
+func TestNothingIsFramedForAProtocolWhoseClientsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newTestHub()
+		ada, bob := joinHub(h, protocol.Classic), joinHub(h, protocol.ChatV1)
+		h.drop(bob, goodbye)
+		ada.say("hello")
+		runForASecond(t, h)
+		b := <-ada.send
+		if b.payloads[protocol.Classic].frame == nil || b.payloads[protocol.ChatV1].frame != nil {
+			t.Errorf("framed %q and %q", b.payloads[protocol.Classic].text, b.payloads[protocol.ChatV1].text)
+		}
+	})
+}
+
+// What was sent before a client leaves, and before a stop, is delivered first, whichever
+// the hub looks at first. What waits is one batch, as far as a frame goes.
+func TestWaitingMessagesAreDeliveredFirst(t *testing.T) {
 	for i := range 50 {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
-			h := newHub(ratelog.New(), metrics.New(), 0)
-			ada, bob := joinHub(h), joinHub(h)
-			var said []string
+			h := newTestHub()
+			ada, bob := joinHub(h, protocol.Classic), joinHub(h, protocol.Classic)
+			var sent []string
 			for i := range 100 {
-				said = append(said, fmt.Sprint(i, strings.Repeat(".", i*20)))
-				h.broadcast <- message{ada, protocol.ClientMessage{Text: said[i]}}
+				sent = append(sent, fmt.Sprint(i, strings.Repeat(".", i*20)))
+				ada.say(sent[i])
 			}
 			go offer(h, h.unregister, leave{ada, goodbye})
 			synctest.Wait()
@@ -191,146 +220,150 @@ func TestWhatWaitsIsSaidFirst(t *testing.T) {
 			}
 			h.run(ctx)
 			for _, c := range []*Client{ada, bob} {
-				if queued(t, c) != strings.Join(said, "\n") {
-					t.Error("one has not heard it all")
+				if queued(t, c) != strings.Join(sent, "\n") {
+					t.Error("a client has not received everything")
 				}
 			}
 		})
 	}
 }
 
-// Those who do not take what they are given hold up the next batch for gatherWait and
-// no longer, whatever the last one was made for.
-func TestGatherWait(t *testing.T) {
-	for range 20 { // the hub may look at the message first, or at the departure
+// Clients that are not written a batch hold up the next one for maxHold and no longer,
+// also when the first was sent because a client left.
+func TestAHoldEndsAfterMaxHold(t *testing.T) {
+	for range 20 { // the hub may take the message first, or the leave
 		synctest.Test(t, func(t *testing.T) {
-			ctx, stop := context.WithCancel(t.Context())
-			h := newHub(ratelog.New(), metrics.New(), 0)
-			ada, bob := joinHub(h), joinHub(h)
-			joinHub(h)
-			h.broadcast <- message{ada, protocol.ClientMessage{Text: "farewell"}}
+			h := newTestHub()
+			ada, bob := joinHub(h, protocol.Classic), joinHub(h, protocol.Classic)
+			joinHub(h, protocol.Classic)
+			ada.say("farewell")
 			go offer(h, h.unregister, leave{ada, goodbye})
 			synctest.Wait()
-			go h.run(ctx)
+			go h.run(t.Context())
 			synctest.Wait()
-			h.broadcast <- message{bob, protocol.ClientMessage{Text: "and now?"}}
+			bob.say("and now?")
 			synctest.Wait()
 			if len(h.broadcast) != 1 {
-				t.Error("the hub did not wait")
+				t.Error("the hub did not hold the message back")
 			}
 			time.Sleep(maxHold)
 			synctest.Wait()
 			if len(h.broadcast) != 0 {
-				t.Error("the hub is still waiting")
+				t.Error("the hub still holds the message back")
 			}
-			stop()
-			<-h.stopped
 		})
 	}
 }
 
-// What waits for one found too slow stays as it is, whatever its writePump takes
-// meanwhile: there must not be a gap in what it hears before it is told.
-func TestTooSlowHasNoGap(t *testing.T) {
+// When most were written a batch, the hub holds messages back for a third of that time
+// more. What comes until then is one batch.
+func TestAnswersShareABatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, stop := context.WithCancel(t.Context())
-		h := newHub(ratelog.New(), metrics.New(), 0)
-		slow, ada := joinHub(h), joinHub(h)
-		go h.run(ctx)
-		var said []string
-		for i := range queueSize + 1 {
-			h.broadcast <- message{ada, protocol.ClientMessage{Text: fmt.Sprint(i)}}
-			synctest.Wait()
-			(<-ada.send).markWritten()
-			synctest.Wait()
-			said = append(said, fmt.Sprint(i))
-		}
-		if got := queued(t, slow); slow.reason != slowConsumer || got != strings.Join(said[:queueSize], "\n") {
-			t.Errorf("%v, and what waits is %.100q", slow.reason, got)
-		}
-		stop()
-		<-h.stopped
-	})
-}
-
-// When most have taken a batch, the hub waits a third of that time more, and what is said
-// until then is one batch.
-func TestRestAfterABatch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, stop := context.WithCancel(t.Context())
-		h := newHub(ratelog.New(), metrics.New(), 0)
-		ada, bob := joinHub(h), joinHub(h)
-		go h.run(ctx)
-		h.broadcast <- message{ada, protocol.ClientMessage{Text: "who is here?"}}
+		h := newTestHub()
+		ada, bob := joinHub(h, protocol.Classic), joinHub(h, protocol.Classic)
+		go h.run(t.Context())
+		ada.say("who is here?")
 		synctest.Wait()
 		time.Sleep(6 * time.Millisecond)
 		(<-ada.send).markWritten()
 		synctest.Wait()
 		time.Sleep(time.Millisecond)
-		h.broadcast <- message{ada, protocol.ClientMessage{Text: "I am"}}
+		ada.say("I am")
 		synctest.Wait()
 		if len(h.broadcast) != 1 {
-			t.Error("the hub did not rest")
+			t.Error("the hub did not hold the message back")
 		}
 		time.Sleep(time.Millisecond / 2)
-		h.broadcast <- message{bob, protocol.ClientMessage{Text: "and I"}}
+		bob.say("and I")
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
 		if len(h.broadcast) != 0 {
-			t.Error("the hub is still resting")
+			t.Error("the hub still holds the messages back")
 		}
 		<-bob.send // the question
 		if answers := string((<-bob.send).payloads[protocol.Classic].text); answers != "I am\nand I" {
 			t.Errorf("the next batch is %q", answers)
 		}
-		stop()
-		<-h.stopped
 	})
 }
 
-// The hub's inner loop: one line to a thousand people on each wire, whose queues are
-// emptied as fast as they fill.
+// The queue of a slow consumer has no gap, whatever its writePump takes from it between
+// the batch that did not fit and the close: nothing more is put into it.
+func TestASlowConsumersQueueHasNoGap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newTestHub()
+		slow, ada := joinHub(h, protocol.Classic), joinHub(h, protocol.Classic)
+		go h.run(t.Context())
+		var sent []string
+		for i := range queueSize + 1 {
+			sent = append(sent, fmt.Sprint(i))
+			ada.say(sent[i])
+			synctest.Wait()
+			(<-ada.send).markWritten()
+			synctest.Wait()
+		}
+		if got := queued(t, slow); slow.reason != slowConsumer || got != strings.Join(sent[:queueSize], "\n") {
+			t.Errorf("%v, and in the queue is %.100q", slow.reason, got)
+		}
+	})
+}
+
+// Messages that wait for the hub when their sender is disconnected as a slow consumer are
+// not delivered.
+func TestNothingIsDeliveredFromADisconnectedClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newTestHub()
+		slow, ada := joinHub(h, protocol.Classic), joinHub(h, protocol.Classic)
+		h.drop(slow, slowConsumer)
+		slow.say("am I still here?")
+		ada.say("hello")
+		runForASecond(t, h)
+		if got := queued(t, ada); got != "hello" {
+			t.Errorf("received %q", got)
+		}
+	})
+}
+
+// A client repeats a message, and is found to be a slow consumer when the hub sends what
+// came before the repeat. There is no answer then.
+func TestARepeatOfASlowConsumer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newTestHub()
+		slow, ada := joinHub(h, protocol.ChatV1), joinHub(h, protocol.Classic)
+		slow.send = make(chan *batch) // takes nothing
+		for range 2 {
+			h.broadcast <- message{slow, protocol.ClientMessage{Text: "hello", ClientMsgID: "r"}}
+		}
+		runForASecond(t, h)
+		if got := queued(t, ada); got != "hello" || slow.reason != slowConsumer {
+			t.Errorf("received %q; the slow consumer was disconnected as %v", got, slow.reason)
+		}
+	})
+}
+
+// The hub's inner loop: one message to a thousand clients of each protocol, whose queues
+// are emptied as fast as they fill.
 func BenchmarkBroadcast(b *testing.B) {
-	for w, name := range []string{protocol.Classic: "classic", protocol.ChatV1: "chat.v1"} {
-		b.Run(name, func(b *testing.B) {
-			h := newHub(ratelog.New(), metrics.New(), 0)
-			members := make([]*Client, 1000)
-			for i := range members {
-				members[i] = &Client{hub: h, protocol: protocol.Protocol(w), userID: fmt.Sprint(i), send: make(chan *batch, queueSize)}
-				h.join(members[i])
-				members[i].send = make(chan *batch, queueSize) // without the greeting
+	for p := range protocol.NumProtocols {
+		b.Run(p.String(), func(b *testing.B) {
+			h := newTestHub()
+			clients := make([]*Client, 1000)
+			for i := range clients {
+				clients[i] = joinHub(h, p)
+				if p == protocol.ChatV1 {
+					<-clients[i].send // the greeting
+				}
 			}
-			line := message{members[0], protocol.ClientMessage{Text: strings.Repeat("x", 64)}}
+			m := message{clients[0], protocol.ClientMessage{Text: strings.Repeat("x", 64)}}
 			b.ReportAllocs()
 			for b.Loop() {
-				h.deliver(line)
+				h.deliver(m)
 				h.flush()
-				for _, c := range members {
+				for _, c := range clients {
 					<-c.send
 				}
 			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(members)), "ns/delivery")
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(clients)), "ns/delivery")
 		})
 	}
-}
-
-// One whose queue is full is dropped in the same turn in which it repeats itself.
-func TestRepeatOfOneTooSlow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, stop := context.WithCancel(t.Context())
-		h := newHub(ratelog.New(), metrics.New(), 0)
-		slow := &Client{hub: h, protocol: protocol.ChatV1, userID: "slow", send: make(chan *batch, 1), done: make(chan struct{})}
-		h.join(slow) // its queue is full: it has not taken the hello
-		other := joinHub(h)
-		h.broadcast <- message{slow, protocol.ClientMessage{Text: "hello", ClientMsgID: "r"}}
-		h.broadcast <- message{slow, protocol.ClientMessage{Text: "hello", ClientMsgID: "r"}}
-		time.AfterFunc(time.Second, stop)
-		h.run(ctx)
-		if b := <-other.send; string(b.payloads[protocol.Classic].text) != "hello" || <-other.send != nil {
-			t.Errorf("the other has heard %q, or something more", b.payloads[protocol.Classic].text)
-		}
-		if slow.reason != slowConsumer {
-			t.Errorf("it ended with %v", slow.reason)
-		}
-	})
 }

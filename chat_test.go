@@ -69,6 +69,11 @@ func leaked() string {
 	}
 }
 
+// onFakeTime runs a subtest in a bubble of fake time.
+func onFakeTime(t *testing.T, name string, test func(*testing.T)) {
+	t.Run(name, func(t *testing.T) { synctest.Test(t, test) })
+}
+
 // chat is a server at work on an in-memory network, in a synctest bubble.
 type chat struct {
 	*server
@@ -300,10 +305,10 @@ func (p *person) leave() {
 	}
 }
 
-// freeze cuts the connection without a word.
+// freeze cuts the connection off: neither end is told.
 func (p *person) freeze() { p.conn.NetConn().(*wstest.Conn).Freeze() }
 
-// raw is a connection that sends whatever bytes it likes.
+// raw is a connection on which a test sends and reads bytes as it likes.
 type raw struct {
 	t *testing.T
 	net.Conn
@@ -323,6 +328,9 @@ func (c *chat) dial() *raw {
 
 // handshake is a request that upgrades a connection to the classic protocol.
 var handshake = wstest.Handshake("chat.test", "/ws", "")
+
+// plainGet asks for the chat without an upgrade.
+var plainGet = wstest.PlainGet("chat.test", "/ws")
 
 // upgrade opens a connection of the classic protocol.
 func (c *chat) upgrade() *raw {
@@ -367,6 +375,12 @@ func (r *raw) send(bytes string) {
 	if _, err := io.WriteString(r.Conn, bytes); err != nil {
 		r.t.Fatalf("send: %v", err)
 	}
+}
+
+// sendFrame sends a message or a control frame in one frame.
+func (r *raw) sendFrame(opcode byte, payload string) {
+	r.t.Helper()
+	r.send(wstest.Masked(wstest.Fin|opcode, payload))
 }
 
 // next returns the next frame's first byte and payload, or the error of reading it.
@@ -446,6 +460,20 @@ func (r *slowReader) count(text string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return bytes.Count(r.bytes, []byte(text))
+}
+
+// memoryOf returns by how many bytes the heap and the stacks have grown after do, and how
+// many bytes do allocated on the heap.
+func memoryOf(do func()) (kept, allocated int) {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	do()
+	runtime.ReadMemStats(&after)
+	allocated = int(after.TotalAlloc - before.TotalAlloc)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	return int(after.HeapAlloc+after.StackInuse) - int(before.HeapAlloc+before.StackInuse), allocated
 }
 
 // captureLog collects the log from now on until the test ends.

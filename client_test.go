@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,83 +12,79 @@ import (
 	"chat/internal/wstest"
 )
 
-// What one connection may and may not do, and that nobody else ever notices.
+// What one client may and may not do, and that the others never notice.
 
 // A client that breaks a rule is told why and disconnected. What it sent before counts,
 // nothing after, and nobody else notices.
 func TestBreaches(t *testing.T) {
 	for _, breach := range wstest.Breaches {
-		t.Run(breach.Rule, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t)
-				ada := chat.join("")
-				before, after, proto := "before", "after", protocol.Classic
-				if breach.Subprotocol != "" {
-					before, after, proto = `{"text":"before"}`, `{"text":"after"}`, protocol.ChatV1
-				}
-				rogue := chat.upgradeTo("", proto)
-				go rogue.Write([]byte(wstest.Masked(wstest.Fin|wstest.Text, before) + breach.Send + wstest.Masked(wstest.Fin|wstest.Text, after)))
-				rogue.wantClosed(breach.Code)
-				ada.want("before")
-				ada.say("still here")
-				ada.want("still here")
-				chat.wantClients(1)
-			})
+		onFakeTime(t, breach.Rule, func(t *testing.T) {
+			chat := startChat(t)
+			ada := chat.join("")
+			before, after, proto := "before", "after", protocol.Classic
+			if breach.Subprotocol != "" {
+				before, after, proto = `{"text":"before"}`, `{"text":"after"}`, protocol.ChatV1
+			}
+			rogue := chat.upgradeTo("", proto)
+			go rogue.Write([]byte(wstest.Masked(wstest.Fin|wstest.Text, before) + breach.Send + wstest.Masked(wstest.Fin|wstest.Text, after)))
+			rogue.wantClosed(breach.Code)
+			ada.want("before")
+			ada.say("still here")
+			ada.want("still here")
+			chat.wantClients(1)
 		})
 	}
 }
 
+// What few clients send, and may, is received as it was meant.
 func TestOddities(t *testing.T) {
 	for _, good := range wstest.Oddities {
-		t.Run(good.Rule, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t)
-				ada := chat.join("")
-				odd := chat.upgrade()
-				odd.send(good.Send)
-				ada.want(good.Lines...)
-				odd.send(wstest.Masked(wstest.Fin|wstest.Close, wstest.Closing(4321, "I am off")))
-				odd.wantClosed(4321)
-			})
+		onFakeTime(t, good.Rule, func(t *testing.T) {
+			chat := startChat(t)
+			ada := chat.join("")
+			odd := chat.upgrade()
+			odd.send(good.Send)
+			ada.want(good.Lines...)
+			odd.sendFrame(wstest.Close, wstest.Closing(4321, "I am off"))
+			odd.wantClosed(4321)
 		})
 	}
 }
 
-// One goes on sending after it was told to go, and reads only then: the reason is
-// still there, for a while.
-func TestReasonOutlivesInput(t *testing.T) {
+// A client that goes on sending after it was disconnected, and reads only then, still
+// finds the close frame, for lingerWait.
+func TestTheCloseFrameOutlivesInput(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		rogue := chat.upgrade()
 		for range 9 {
-			rogue.send(wstest.Masked(wstest.Fin|wstest.Binary, strings.Repeat("x", 20_000)))
+			rogue.sendFrame(wstest.Binary, strings.Repeat("x", 20_000))
 			time.Sleep(lingerWait / 10)
 		}
 		rogue.wantClosed(1003)
 
 		rude := chat.upgrade() // and never hangs up
-		rude.send(wstest.Masked(wstest.Fin|wstest.Binary, ""))
+		rude.sendFrame(wstest.Binary, "")
 		time.Sleep(lingerWait)
 		chat.wantClients(0)
 	})
 }
 
-// However much a header promises, nothing is allocated for it.
-func TestLyingLengthsCostNothing(t *testing.T) {
+// Nothing is allocated for a length that a header promises.
+func TestPromisedLengthsCostNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		var before, after runtime.MemStats
 		liars := make([]*raw, 50)
 		for i := range liars {
 			liars[i] = chat.upgrade()
 		}
-		runtime.ReadMemStats(&before)
-		for _, liar := range liars {
-			liar.send(wstest.Lying(wstest.Fin|wstest.Text, 1<<40, "and?"))
-		}
-		synctest.Wait()
-		runtime.ReadMemStats(&after)
-		if each := (after.TotalAlloc - before.TotalAlloc) / uint64(len(liars)); each > 4*protocol.MaxText {
+		_, allocated := memoryOf(func() {
+			for _, liar := range liars {
+				liar.send(wstest.Lying(wstest.Fin|wstest.Text, 1<<40, "and?"))
+			}
+			synctest.Wait()
+		})
+		if each := allocated / len(liars); each > 4*protocol.MaxText {
 			t.Errorf("%d bytes allocated for each", each)
 		}
 		for _, liar := range liars {
@@ -99,8 +94,8 @@ func TestLyingLengthsCostNothing(t *testing.T) {
 	})
 }
 
-// A message must be whole within pongWait, however lively its sender is meanwhile.
-func TestNeverWhole(t *testing.T) {
+// A message must be complete within pongWait, whatever its sender does meanwhile.
+func TestAMessageThatIsNeverComplete(t *testing.T) {
 	for _, meanwhile := range []struct{ what, send string }{
 		{"silence", ""},
 		{"empty fragments", strings.Repeat(wstest.Masked(wstest.Continuation, ""), 1000)},
@@ -108,37 +103,35 @@ func TestNeverWhole(t *testing.T) {
 		{"pings", wstest.Masked(wstest.Fin|wstest.Ping, "")},
 		{"pongs", wstest.Masked(wstest.Fin|wstest.Pong, "")},
 	} {
-		t.Run(meanwhile.what, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				log := captureLog(t)
-				chat := startChat(t)
-				ada := chat.join("")
-				begin := time.Now()
-				slow := chat.upgrade()
-				slow.send(wstest.Masked(wstest.Text, "I was going to s"))
-				go func() {
-					for time.Since(begin) < 2*pongWait {
-						if _, err := io.WriteString(slow.Conn, meanwhile.send); err != nil {
-							return
-						}
-						time.Sleep(500 * time.Millisecond)
+		onFakeTime(t, meanwhile.what, func(t *testing.T) {
+			log := captureLog(t)
+			chat := startChat(t)
+			ada := chat.join("")
+			begin := time.Now()
+			slow := chat.upgrade()
+			slow.send(wstest.Masked(wstest.Text, "I was going to s"))
+			go func() {
+				for time.Since(begin) < 2*pongWait {
+					if _, err := io.WriteString(slow.Conn, meanwhile.send); err != nil {
+						return
 					}
-				}()
-				slow.wantClosed(1001)
-				wantLogged(t, log, 1, "a message was not whole within 1m0s")
-				if took := time.Since(begin); took < pongWait || took > pongWait+time.Second {
-					t.Errorf("ended after %v, want %v", took, pongWait)
+					time.Sleep(500 * time.Millisecond)
 				}
-				ada.say("and now?")
-				ada.want("and now?")
-				time.Sleep(pongWait)
-			})
+			}()
+			slow.wantClosed(1001)
+			wantLogged(t, log, 1, "a message was not whole within 1m0s")
+			if took := time.Since(begin); took < pongWait || took > pongWait+time.Second {
+				t.Errorf("ended after %v, want %v", took, pongWait)
+			}
+			ada.say("still here")
+			ada.want("still here")
+			time.Sleep(pongWait)
 		})
 	}
 }
 
-// Silence is counted from the last whole message, and a message's time from its beginning.
-func TestSlowTalker(t *testing.T) {
+// Silence counts from the last complete message, and a message's time from its first frame.
+func TestASlowSenderStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		ada := chat.join("")
@@ -146,51 +139,74 @@ func TestSlowTalker(t *testing.T) {
 		time.Sleep(50 * time.Second)
 		slow.send(wstest.Masked(wstest.Text, "hel"))
 		time.Sleep(50 * time.Second)
-		slow.send(wstest.Masked(wstest.Fin|wstest.Continuation, "lo"))
+		slow.sendFrame(wstest.Continuation, "lo")
 		time.Sleep(50 * time.Second)
-		slow.send(wstest.Masked(wstest.Fin|wstest.Text, "there?"))
+		slow.sendFrame(wstest.Text, "there?")
 		ada.want("hello", "there?")
 		chat.wantClients(2)
 	})
 }
 
-// One pings all the time and never reads a pong: it fills its own line and is let go.
-// Meanwhile the others hear each other at once.
-func TestPingFlood(t *testing.T) {
+// A client that pings all the time and never reads a pong fills its own connection and is
+// disconnected. Meanwhile the others receive each other's messages at once.
+func TestAPingFlood(t *testing.T) {
 	for _, rate := range []float64{0, 10} {
-		t.Run(fmt.Sprint("rate ", rate), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t, func(s *server) { s.rate = rate })
-				ada, bob := chat.join(""), chat.join("")
-				flooder := chat.upgrade()
-				go func() {
-					for {
-						if _, err := io.WriteString(flooder.Conn, wstest.Masked(wstest.Fin|wstest.Ping, strings.Repeat("!", 125))); err != nil {
-							return
-						}
+		onFakeTime(t, fmt.Sprint("rate ", rate), func(t *testing.T) {
+			chat := startChat(t, func(s *server) { s.rate = rate })
+			ada, bob := chat.join(""), chat.join("")
+			flooder := chat.upgrade()
+			go func() {
+				for {
+					if _, err := io.WriteString(flooder.Conn, wstest.Masked(wstest.Fin|wstest.Ping, strings.Repeat("!", 125))); err != nil {
+						return
 					}
-				}()
-				for range 120 {
-					time.Sleep(time.Second)
-					ada.say("calm")
-					bob.want("calm")
 				}
-				if rate == 0 {
-					chat.wantClients(2)
-				}
-			})
+			}()
+			for range 120 {
+				time.Sleep(time.Second)
+				ada.say("calm")
+				bob.want("calm")
+			}
+			if rate == 0 {
+				chat.wantClients(2)
+			}
 		})
 	}
 }
 
-// Any ping keeps a connection alive that never answers ours, and is answered.
-func TestPingIsLife(t *testing.T) {
+// Every client is pinged once in a pingPeriod.
+func TestPings(t *testing.T) {
+	for p := range protocol.NumProtocols {
+		onFakeTime(t, p.String(), func(t *testing.T) {
+			chat := startChat(t)
+			begin := time.Now()
+			conn := chat.upgradeTo("", p)
+			for pings := 0; pings < 5; {
+				first, _, err := conn.next()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if first != wstest.Fin|wstest.Ping {
+					continue // a notice
+				}
+				pings++
+				if at := time.Since(begin); at != time.Duration(pings)*pingPeriod {
+					t.Errorf("ping %d came after %v", pings, at)
+				}
+				conn.sendFrame(wstest.Pong, "")
+			}
+		})
+	}
+}
+
+// A ping is answered, and keeps a client connected that does not answer the server's.
+func TestAPingShowsLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		pinging := chat.upgrade()
 		for i := range 10 {
 			time.Sleep(50 * time.Second)
-			pinging.send(wstest.Masked(wstest.Fin|wstest.Ping, fmt.Sprint(i)))
+			pinging.sendFrame(wstest.Ping, fmt.Sprint(i))
 			for {
 				first, payload, err := pinging.next()
 				if err != nil {
@@ -205,39 +221,66 @@ func TestPingIsLife(t *testing.T) {
 	})
 }
 
-// The pace: a burst passes at once, what follows comes at the rate, and a pause
-// gives a new burst.
-func TestPace(t *testing.T) {
+// A burst passes at once, what follows comes at the rate, and a pause gives a new burst.
+func TestRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		ada, bob := chat.join(""), chat.join("")
-		go func() {
+		paste := func() {
 			for i := range 200 {
 				ada.say(fmt.Sprint(i))
 			}
-		}()
+		}
+		go paste()
+		for _, step := range []struct {
+			after time.Duration
+			lines int
+		}{
+			{0, 100},
+			{5 * time.Second, 50},
+			{time.Minute, 50},
+		} {
+			time.Sleep(step.after)
+			if n := len(bob.texts()); n != step.lines {
+				t.Errorf("%d lines after %v more, want %d", n, step.after, step.lines)
+			}
+		}
+		go paste()
 		if n := len(bob.texts()); n != 100 {
-			t.Errorf("%d lines at once, want 100", n)
+			t.Errorf("%d lines at once after a pause, want 100", n)
 		}
-		time.Sleep(5 * time.Second)
-		if n := len(bob.texts()); n != 50 {
-			t.Errorf("%d lines in five seconds, want 50", n)
+	})
+}
+
+// The log says once that a client is throttled: when that has lasted for
+// throttleLogAfter. It says so again after the client was not throttled for a while.
+func TestThrottlingIsLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := captureLog(t)
+		chat := startChat(t)
+		ada := chat.join("")
+		paste := func(lines int) {
+			go func() {
+				for range lines {
+					ada.say("hello")
+				}
+			}()
 		}
+		paste(150) // throttled for 5 s
 		time.Sleep(time.Minute)
-		if n := len(bob.texts()); n != 50 {
-			t.Errorf("%d lines in the next minute, want the last 50", n)
-		}
-		for i := range 100 {
-			bob.say(fmt.Sprint(i))
-		}
-		if n := len(ada.texts()); n != 300 {
-			t.Errorf("heard %d lines in all, want 300", n)
+		wantLogged(t, log, 0, "throttled")
+		for n := range 2 {
+			paste(300) // throttled for 20 s
+			time.Sleep(throttleLogAfter - time.Millisecond)
+			wantLogged(t, log, n, "throttled")
+			time.Sleep(time.Minute)
+			wantLogged(t, log, n+1, "throttled")
 		}
 	})
 }
 
 // A ping costs as much as a message.
-func TestPacedPings(t *testing.T) {
+func TestPingsCountForTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		pinging := chat.upgrade()
@@ -254,13 +297,13 @@ func TestPacedPings(t *testing.T) {
 	})
 }
 
-// Who pings and leaves has left: nobody dropped it.
+// A client that pings and leaves has left by itself, though its pong cannot be written.
 func TestPingAndLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := captureLog(t)
 		chat := startChat(t)
 		conn := chat.upgrade()
-		conn.send(wstest.Masked(wstest.Fin|wstest.Ping, "?"))
+		conn.sendFrame(wstest.Ping, "?")
 		conn.Close()
 		chat.wantClients(0)
 		time.Sleep(time.Second)
@@ -268,7 +311,7 @@ func TestPingAndLeave(t *testing.T) {
 	})
 }
 
-// One that only shuts its own side down still hears goodbye.
+// A peer that shuts down its side of the connection alone receives the close frame.
 func TestHalfClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
@@ -278,7 +321,7 @@ func TestHalfClosed(t *testing.T) {
 	})
 }
 
-// Peers decide what is in a name, so the log quotes it.
+// A peer decides what is in its name, so the log quotes it.
 func TestNamesAreQuotedInTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := captureLog(t)
@@ -286,5 +329,22 @@ func TestNamesAreQuotedInTheLog(t *testing.T) {
 		chat.join(`name=%22Ada%22%0A%1b[31m`).conn.WriteMessage(2, nil)
 		synctest.Wait()
 		wantLogged(t, log, 1, `192.0.2.2:1234 ("\"Ada\"[31m") disconnected: only text is said here`+"\n")
+	})
+}
+
+// When nothing is left of a connection, its timer is stopped: it would keep the memory of
+// clients that come and go fast for closeWait.
+func TestTheCloseTimerIsStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada := chat.join("")
+		var client *Client // the hub's side
+		for client = range chat.rooms.named[lobby].hub.clients {
+		}
+		ada.leave()
+		chat.wantClients(0)
+		if client.closeTimer.Stop() {
+			t.Error("the timer runs")
+		}
 	})
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -14,82 +13,113 @@ import (
 	"chat/internal/wstest"
 )
 
-// One reads slowly: what waits for it comes in shared frames, of a size that all clients take.
+// Batches that wait for a slow reader share frames of up to protocol.MaxFrame bytes.
 func TestWaitingBatchesShareFrames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		ada := chat.join("")
 		chat.network.Window = 1 << 10
 		slow := chat.upgrade()
-		var said []string
+		var sent []string
 		for i := range 60 {
 			line := fmt.Sprint(i, strings.Repeat(".", i*protocol.MaxText/60))
 			ada.say(line)
 			ada.want(line) // a batch of its own
-			said = append(said, line)
+			sent = append(sent, line)
 		}
-		var heard []string
-		for frames := 0; len(heard) < len(said); frames++ {
+		var received []string
+		for frames := 0; len(received) < len(sent); frames++ {
 			_, payload, err := slow.next() // which fails for a frame above protocol.MaxFrame
 			if err != nil {
 				t.Fatal(err)
 			}
-			heard = append(heard, strings.Split(payload, "\n")...)
+			received = append(received, strings.Split(payload, "\n")...)
 			if frames > 20 {
 				t.Fatal("hardly anything shares a frame")
 			}
 		}
-		if !slices.Equal(heard, said) {
-			t.Error("heard something else")
+		if !slices.Equal(received, sent) {
+			t.Error("received something else")
 		}
 	})
 }
 
-// One stops reading and the room is quiet: it is dropped when it has not taken what
-// was being written to it for writeWait, and there is no way to tell it why.
-func TestWriteLimit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		log := captureLog(t)
-		chat := startChat(t)
-		ada := chat.join("")
-		chat.network.Window = 1 << 10
-		stuck := chat.upgrade()
-		ada.say(strings.Repeat("long", protocol.MaxText/4))
-		time.Sleep(writeWait - time.Second)
-		chat.wantClients(2)
-		time.Sleep(2 * time.Second)
-		chat.wantClients(1)
-		wantLogged(t, log, 1, "192.0.2.2:1234 disconnected: did not take a frame within 10s")
-		stuck.wantGone(time.Second)
-		ada.wantHere()
-	})
+// Pieces share a frame as long as that has protocol.MaxFrame bytes and not one more. A
+// ping shares no frame.
+func TestFramesAreSharedUpToTheLimit(t *testing.T) {
+	notice := func(size int) *batch { return newNotice(make([]byte, size)) }
+	for _, row := range []struct {
+		size int    // of the text before
+		next *batch // in the queue, nil for none
+		want bool
+	}{
+		{1000, notice(protocol.MaxFrame - 1001), true},
+		{1000, notice(protocol.MaxFrame - 1000), false},
+		{protocol.MaxFrame - 2, notice(1), true},
+		{protocol.MaxFrame - 1, notice(1), false},
+		{1000, ping, false},
+		{0, notice(1000), false}, // after a ping
+		{1000, nil, false},
+	} {
+		queue := make(chan *batch, 1)
+		if row.next != nil {
+			queue <- row.next
+		}
+		out := outbox{queue: queue, protocol: protocol.ChatV1}
+		if got := out.canMerge(row.size); got != row.want {
+			t.Errorf("after %d bytes: %v, want %v", row.size, got, row.want)
+		}
+	}
 }
 
-// One stops reading while more waits for it than goes into one write: it has writeWait for
-// each frame of that write.
-func TestWriteLimitOfABacklog(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t, unlimited)
-		ada := chat.join("")
-		chat.network.Window = 1 << 10
-		stuck := chat.upgradeTo("", protocol.ChatV1)
-		for range 20 {
-			ada.say(strings.Repeat(`"`, protocol.MaxText)) // on chat.v1 so long that no two fit into a frame
-			synctest.Wait()
-		}
-		for range 2 { // the hello, and the first line, which went out alone
-			stuck.next()
-		}
-		time.Sleep((1+maxHeld)*writeWait - time.Second)
-		chat.wantClients(2)
-		time.Sleep(2 * time.Second)
-		chat.wantClients(1)
-	})
+// A client that stops reading has writeWait for each frame of the write under way, to the
+// full, and at most a tickPeriod more. Then it is disconnected; no close frame would get
+// through.
+func TestWriteDeadlines(t *testing.T) {
+	for _, row := range []struct {
+		what          string
+		before, after int           // messages before and after the client joins, so long that no two share a frame
+		reads         int           // frames that the client takes before it stops
+		pause         time.Duration // before each of them
+		limit         time.Duration
+	}{
+		{"a frame", 0, 1, 0, 0, writeWait},
+		{"each frame of a replay", 5, 0, 2, writeWait - time.Second, writeWait},
+		{"several frames in one write", 0, 20, 2, 0, (1 + maxHeld) * writeWait}, // the greeting and the first message go out alone
+	} {
+		onFakeTime(t, row.what, func(t *testing.T) {
+			log := captureLog(t)
+			chat := startChat(t, unlimited)
+			ada := chat.join("")
+			say := func(n int) {
+				for range n {
+					ada.say(strings.Repeat(`"`, protocol.MaxText)) // twice as long on chat.v1
+					synctest.Wait()
+				}
+			}
+			say(row.before)
+			chat.network.Window = 1 << 10
+			stuck := chat.upgradeTo("", protocol.ChatV1)
+			time.Sleep(tickPeriod - time.Millisecond) // the next tick comes at once
+			say(row.after)
+			for range row.reads {
+				time.Sleep(row.pause)
+				stuck.next()
+			}
+			time.Sleep(row.limit)
+			chat.wantClients(2)
+			time.Sleep(tickPeriod)
+			chat.wantClients(1)
+			wantLogged(t, log, 1, "192.0.2.2:1234 disconnected: did not take a frame within 10s")
+			stuck.wantGone(time.Second)
+			ada.wantHere()
+		})
+	}
 }
 
-// One who listens over a slow line, all the time, is alive, though a ping must wait
-// behind what is on its way.
-func TestSlowListenerIsAlive(t *testing.T) {
+// A client that reads all the time over a slow connection stays, though pings wait behind
+// what is on its way.
+func TestASlowReaderStays(t *testing.T) {
 	for _, rate := range []int{10_000, 20_000, 50_000} {
 		synctest.Test(t, func(t *testing.T) {
 			log := captureLog(t)
@@ -108,10 +138,10 @@ func TestSlowListenerIsAlive(t *testing.T) {
 	}
 }
 
-// One on a very slow line is behind by frames so long that no two fit into one. They go
-// out in one write, which has as long for each as for one. A ping meanwhile is answered,
+// A client on a very slow connection is behind by frames so long that no two share one.
+// They go out in one write, which has writeWait for each. A ping meanwhile is answered,
 // if late.
-func TestSlowLineFallsBehind(t *testing.T) {
+func TestAVerySlowReaderStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const lines, rate = 6, 2000
 		chat := startChat(t, unlimited)
@@ -124,11 +154,11 @@ func TestSlowLineFallsBehind(t *testing.T) {
 			synctest.Wait()
 		}
 		time.Sleep(6 * time.Second) // now three are under way, for 12 s
-		conn.send(wstest.Masked(wstest.Fin|wstest.Ping, "there?"))
+		conn.sendFrame(wstest.Ping, "there?")
 		time.Sleep(lines * 2 * protocol.MaxText / rate * time.Second)
 		chat.wantClients(2)
-		if heard := slow.count(`"type":"message"`); heard != lines {
-			t.Errorf("heard %d lines, want %d", heard, lines)
+		if n := slow.count(`"type":"message"`); n != lines {
+			t.Errorf("received %d lines, want %d", n, lines)
 		}
 		if slow.count("there?") != 1 {
 			t.Error("no pong")
@@ -136,9 +166,9 @@ func TestSlowLineFallsBehind(t *testing.T) {
 	})
 }
 
-// A pong waits for its turn as long as a message does: one whose line is full when it
-// pings is not cut before writeWait, and goes on if it reads again in time.
-func TestSlowReaderPings(t *testing.T) {
+// A pong may wait as long as a message. A client that pings while its connection is full
+// has writeWait to read again.
+func TestAPongWaitsBehindAMessage(t *testing.T) {
 	for _, full := range []struct {
 		by     string
 		length int
@@ -146,31 +176,29 @@ func TestSlowReaderPings(t *testing.T) {
 		{"a message under way", protocol.MaxText},
 		{"a message just written", 1<<10 - 4},
 	} {
-		t.Run(full.by, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t)
-				ada := chat.join("")
-				chat.network.Window = 1 << 10
-				slow := chat.upgrade()
-				line := strings.Repeat("x", full.length)
-				ada.say(line)
-				ada.want(line)
-				slow.send(wstest.Masked(wstest.Fin|wstest.Ping, "there?"))
-				time.Sleep(writeWait - time.Second)
-				chat.wantClients(2)
-				if _, payload, err := slow.next(); payload != line {
-					t.Errorf("heard %.10q, %v", payload, err)
-				}
-				if first, payload, err := slow.next(); first != wstest.Fin|wstest.Pong || payload != "there?" {
-					t.Errorf("%#x %.10q, %v instead of the pong", first, payload, err)
-				}
-			})
+		onFakeTime(t, full.by, func(t *testing.T) {
+			chat := startChat(t)
+			ada := chat.join("")
+			chat.network.Window = 1 << 10
+			slow := chat.upgrade()
+			line := strings.Repeat("x", full.length)
+			ada.say(line)
+			ada.want(line)
+			slow.sendFrame(wstest.Ping, "there?")
+			time.Sleep(writeWait - time.Second)
+			chat.wantClients(2)
+			if _, payload, err := slow.next(); payload != line {
+				t.Errorf("received %.10q, %v", payload, err)
+			}
+			if first, payload, err := slow.next(); first != wstest.Fin|wstest.Pong || payload != "there?" {
+				t.Errorf("%#x %.10q, %v instead of the pong", first, payload, err)
+			}
 		})
 	}
 }
 
-// Answers to repeats are what is kept, not copies of it: those who do not read them
-// cost their queues.
+// Answers to repeats are not copies of the messages: clients that do not read them cost
+// their queues alone.
 func TestRepeatsAreNotCopied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
@@ -179,26 +207,23 @@ func TestRepeatsAreNotCopied(t *testing.T) {
 		for i := range tabs {
 			tabs[i] = chat.upgradeTo("key=k", protocol.ChatV1)
 		}
-		tabs[0].send(wstest.Masked(wstest.Fin|wstest.Text, `{"text":"`+strings.Repeat(`"`, protocol.MaxText)+`","ref":"r"}`))
+		tabs[0].sendFrame(wstest.Text, `{"text":"`+strings.Repeat(`"`, protocol.MaxText)+`","ref":"r"}`)
 		synctest.Wait()
-		runtime.GC()
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		for _, tab := range tabs {
-			tab.send(strings.Repeat(wstest.Masked(wstest.Fin|wstest.Text, `{"text":"x","ref":"r"}`), 90))
-			synctest.Wait()
-		}
-		runtime.GC()
-		runtime.ReadMemStats(&after)
-		if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / int64(len(tabs)); each > 90*protocol.MaxText/4 {
+		kept, _ := memoryOf(func() {
+			for _, tab := range tabs {
+				tab.send(strings.Repeat(wstest.Masked(wstest.Fin|wstest.Text, `{"text":"x","ref":"r"}`), 90))
+				synctest.Wait()
+			}
+		})
+		if each := kept / len(tabs); each > 90*protocol.MaxText/4 {
 			t.Errorf("the answers to one cost %d bytes", each)
 		}
 	})
 }
 
-// Many who come back at once and do not read are handed what they have missed by
-// reference: they cost their queues, and the room goes on.
-func TestManyComeBack(t *testing.T) {
+// Nor is a replay. Many clients that come back at once and do not read do not hold up the
+// room.
+func TestReplaysAreNotCopied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, unlimited)
 		ada := chat.joinV1("")
@@ -211,22 +236,18 @@ func TestManyComeBack(t *testing.T) {
 		chat.network.Window = 4 << 10
 		request := wstest.Handshake("chat.test", fmt.Sprint("/ws?after=", begin), "chat.v1")
 		const many = 500
-		runtime.GC()
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		for range many {
-			chat.dial().send(request)
-		}
-		synctest.Wait()
-		runtime.GC()
-		runtime.ReadMemStats(&after)
-		// Of what they cost here, the most is their ends of the in-memory network, and the frame
-		// that each is writing; 128 KiB is what is kept.
-		if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / many; each > history.MaxBytes/2 {
+		kept, _ := memoryOf(func() {
+			for range many {
+				chat.dial().send(request)
+			}
+			synctest.Wait()
+		})
+		// Most of it is the in-memory network, and the frame that each is being written.
+		if each := kept / many; each > history.MaxBytes/2 {
 			t.Errorf("each costs %d bytes", each)
 		}
-		ada.say("does it go on?", "")
-		ada.want("does it go on?")
+		ada.say("still here", "")
+		ada.want("still here")
 		chat.wantClients(1 + many)
 		time.Sleep(writeWait + time.Second)
 		chat.wantClients(1)

@@ -15,9 +15,9 @@ import (
 	"chat/internal/wstest"
 )
 
-// FuzzWire throws bytes at a live server after the handshake, as one client on either wire, while
-// two others talk: whatever happens to the one, the witness hears the other's next line,
-// and nothing that is not a line.
+// FuzzWire sends any bytes to a running server after the handshake of either protocol,
+// while one client speaks and another one, the witness, receives. The witness receives the
+// speaker's next message, and nothing that is not a clean line.
 func FuzzWire(f *testing.F) {
 	for _, breach := range wstest.Breaches {
 		f.Add(breach.Subprotocol, []byte(breach.Send))
@@ -44,14 +44,14 @@ func FuzzWire(f *testing.F) {
 		defer rogue.Close()
 		rogue.SetDeadline(time.Now().Add(10 * time.Second))
 		io.WriteString(rogue, wstest.Handshake("chat.test", "/ws", subprotocol))
-		rogue.Write(data) // an error says that it was let go before the end
+		rogue.Write(data) // an error says that it was disconnected before the end
 		rogue.(*net.TCPConn).CloseWrite()
 		if _, err := io.Copy(io.Discard, rogue); isTimeout(err) {
 			t.Errorf("%q keeps its connection open", data)
 		}
 
 		turn++
-		question := fmt.Sprint("can you hear me? ", turn)
+		question := fmt.Sprint("question ", turn)
 		if err := speaker.WriteMessage(websocket.TextMessage, []byte(question)); err != nil {
 			t.Fatal(err)
 		}
@@ -66,7 +66,7 @@ func FuzzWire(f *testing.F) {
 					return
 				}
 				if protocol.CleanText(line) != line || line == "" || bytes.ContainsRune([]byte(line), 0) {
-					t.Errorf("%q made everyone hear %q", data, line)
+					t.Errorf("after %q the witness received %q", data, line)
 				}
 			}
 		}

@@ -92,6 +92,27 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+// The log says at which URLs the chat can be opened, and none that other machines cannot
+// reach.
+func TestAnnounce(t *testing.T) {
+	for listen, want := range map[string][]string{
+		"127.0.0.1": {"listening on 127.0.0.1:8080", "open http://localhost:8080 on this machine"},
+		"10.0.0.7":  {"listening on 10.0.0.7:8080", "open http://10.0.0.7:8080 from other machines", "port 8080", "open http://10.0.0.7:8080 on this machine"},
+	} {
+		log := captureLog(t)
+		announce(&net.TCPAddr{IP: net.ParseIP(listen), Port: 8080})
+		text := log()
+		for _, part := range want {
+			if !strings.Contains(text, part) {
+				t.Errorf("%s: no %q in %s", listen, part, text)
+			}
+		}
+		if listen == "127.0.0.1" && strings.Contains(text, "other machines") {
+			t.Errorf("%s: %s", listen, text)
+		}
+	}
+}
+
 // From here on real sockets and real time, and the program as a process.
 
 // listenAndServe starts a server on a port of its own. It stops, quickly, with the test.
@@ -136,27 +157,25 @@ func enter(t testing.TB, addr string) *websocket.Conn {
 	return conn
 }
 
-// hear returns all lines up to the end of the connection, and the end.
-func hear(conn *websocket.Conn) (lines []string, end error) {
+// drain reads to the end of the connection, and returns the error that ended it.
+func drain(conn *websocket.Conn) error {
 	for {
-		_, text, err := conn.ReadMessage()
-		if err != nil {
-			return lines, err
+		if _, _, err := conn.ReadMessage(); err != nil {
+			return err
 		}
-		lines = append(lines, strings.Split(string(text), "\n")...)
 	}
 }
 
-// A stop while twenty people talk, on real sockets, where a reset would take with it
-// what was not yet read.
-func TestStopOnSockets(t *testing.T) {
+// A stop while twenty clients talk, on real sockets, where a reset would discard what was
+// not yet read.
+func TestAStopOnSockets(t *testing.T) {
 	addr, stop := listenAndServe(t)
 	people := make([]*websocket.Conn, 20)
 	for i := range people {
 		people[i] = enter(t, addr)
 	}
 	var all sync.WaitGroup
-	heard := make([]strings.Builder, len(people))
+	received := make([]strings.Builder, len(people))
 	people[0].WriteMessage(websocket.TextMessage, []byte("talk!"))
 	for i, conn := range people {
 		all.Go(func() {
@@ -169,8 +188,8 @@ func TestStopOnSockets(t *testing.T) {
 					conn.Close()
 					return
 				}
-				fmt.Fprintf(&heard[i], "%s\n", text)
-				conn.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, "%d says %d", i, n)) // fails once the line is closed
+				fmt.Fprintf(&received[i], "%s\n", text)
+				conn.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, "%d says %d", i, n)) // fails once the connection is closed
 				if n == 100 && i == 0 {
 					go stop()
 				}
@@ -178,16 +197,16 @@ func TestStopOnSockets(t *testing.T) {
 		})
 	}
 	all.Wait()
-	_, lines, _ := strings.Cut(heard[0].String(), "talk!\n") // not all were there for what was said before
-	for i := range heard {
-		if _, got, _ := strings.Cut(heard[i].String(), "talk!\n"); got != lines || strings.Count(lines, "\n") < 100 {
-			t.Errorf("%d has heard something else", i)
+	_, lines, _ := strings.Cut(received[0].String(), "talk!\n") // not all were there for what was said before
+	for i := range received {
+		if _, got, _ := strings.Cut(received[i].String(), "talk!\n"); got != lines || strings.Count(lines, "\n") < 100 {
+			t.Errorf("%d has received something else", i)
 		}
 	}
 }
 
-// Whoever sends something too long is told so, however much more is on its way.
-func TestReasonArrivesOnSockets(t *testing.T) {
+// The close frame arrives on real sockets, however much more the client is sending.
+func TestTheCloseFrameArrivesOnSockets(t *testing.T) {
 	addr, _ := listenAndServe(t)
 	for range 5 {
 		conn := dial(t, addr)
@@ -196,7 +215,7 @@ func TestReasonArrivesOnSockets(t *testing.T) {
 				conn.WriteMessage(websocket.TextMessage, make([]byte, 100_000)) // an error says that it is closed
 			}
 		}()
-		if _, err := hear(conn); !websocket.IsCloseError(err, websocket.CloseMessageTooBig) {
+		if err := drain(conn); !websocket.IsCloseError(err, websocket.CloseMessageTooBig) {
 			t.Errorf("ended with %v", err)
 		}
 		conn.Close()
@@ -261,7 +280,8 @@ func self(t *testing.T) string {
 	return path
 }
 
-func TestErrorsOfUse(t *testing.T) {
+// A usage error ends the program with status 2 and names the flag.
+func TestUsageErrors(t *testing.T) {
 	for _, flags := range [][]string{
 		{"-unknown"},
 		{"stray"},
@@ -287,7 +307,8 @@ func TestErrorsOfUse(t *testing.T) {
 	}
 }
 
-func TestPortTaken(t *testing.T) {
+// If it cannot listen, the program says so in one line and exits with status 1.
+func TestThePortIsTaken(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -334,7 +355,7 @@ func TestSignals(t *testing.T) {
 				t.Fatalf("%q, %v", text, err)
 			}
 			p.Process.Signal(signal)
-			_, end := hear(conn)
+			end := drain(conn)
 			var closed *websocket.CloseError
 			if !errors.As(end, &closed) || closed.Code != websocket.CloseGoingAway || closed.Text == "" {
 				t.Errorf("ended with %v", end)
@@ -353,7 +374,7 @@ func TestSecondSignal(t *testing.T) {
 			return
 		}
 	}
-	t.Error("it ends by itself, whatever signals come")
+	t.Error("the program ends by itself, whatever signals come")
 }
 
 func endsBySignal(t *testing.T) bool {
@@ -383,21 +404,22 @@ func endsBySignal(t *testing.T) bool {
 	}
 }
 
-// With no descriptor left the room goes on, and newcomers get in once some are free.
-func TestNoDescriptorLeft(t *testing.T) {
+// Without a file descriptor left the room goes on, and newcomers are accepted once some are
+// free.
+func TestNoFileDescriptorLeft(t *testing.T) {
 	p := start(t, "sh", "-c", `ulimit -n 40 && exec "$0" -addr 127.0.0.1:0`, self(t))
 	addr := p.waitFor(t, `listening on (\S+)`)
 	ada, bob := enter(t, addr), enter(t, addr)
 	if _, text, err := ada.ReadMessage(); string(text) != "here I am" {
 		t.Errorf("%q, %v", text, err) // and bob is there, too
 	}
-	var crowd []net.Conn
+	var idle []net.Conn
 	for range 60 {
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}
-		crowd = append(crowd, conn)
+		idle = append(idle, conn)
 	}
 	p.waitFor(t, "too many open files")
 	if err := ada.WriteMessage(websocket.TextMessage, []byte("crowded")); err != nil {
@@ -408,7 +430,7 @@ func TestNoDescriptorLeft(t *testing.T) {
 			t.Errorf("%q, %v", text, err)
 		}
 	}
-	for _, conn := range crowd {
+	for _, conn := range idle {
 		conn.Close()
 	}
 	late := dial(t, addr)

@@ -14,7 +14,7 @@ import (
 	"chat/internal/wstest"
 )
 
-// metrics returns what is shown to those who look after the chat.
+// metrics returns the page of metrics.
 func (c *chat) metrics() string {
 	synctest.Wait()
 	w := httptest.NewRecorder()
@@ -33,6 +33,7 @@ func (c *chat) wantMetrics(samples ...string) {
 	}
 }
 
+// The metrics show what happened.
 func TestMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
@@ -40,7 +41,7 @@ func TestMetrics(t *testing.T) {
 		chat.join("name=Bob")
 		chat.upgradeTo("", protocol.ChatV1)
 		chat.upgradeTo("room=team", protocol.Classic)
-		chat.upgrade().send(wstest.Masked(wstest.Fin|wstest.Close, ""))
+		chat.upgrade().sendFrame(wstest.Close, "")
 		time.Sleep(lingerWait)
 		for range 5 {
 			ada.say("hello")
@@ -64,7 +65,7 @@ func TestMetrics(t *testing.T) {
 	})
 }
 
-// What was said twice for safety's sake was said once, and one batch may hold many.
+// A message that is sent again counts once, and each message of a batch counts.
 func TestMetricsOfRepeatsAndBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
@@ -73,25 +74,42 @@ func TestMetricsOfRepeatsAndBatches(t *testing.T) {
 		ada.send(said + said)
 		chat.wantMetrics(`chat_messages_total 1`, `chat_deliveries_total 1`)
 		for i := range 20 {
-			ada.send(wstest.Masked(wstest.Fin|wstest.Text, fmt.Sprintf(`{"text":"line %d"}`, i)))
+			ada.sendFrame(wstest.Text, fmt.Sprintf(`{"text":"line %d"}`, i))
 		}
 		time.Sleep(time.Second)
 		chat.wantMetrics(`chat_messages_total 21`, `chat_deliveries_total 21`)
 	})
 }
 
-// ways are all in which the server lets somebody go, or does not let them in.
+// A message counts as delivered to a client whose queue took it, not to one that is
+// disconnected for a full queue.
+func TestDeliveriesToASlowConsumerDoNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newTestHub()
+		ada, slow := joinHub(h, protocol.Classic), joinHub(h, protocol.Classic)
+		slow.send = make(chan *batch) // takes nothing
+		for range 3 {
+			h.deliver(message{ada, protocol.ClientMessage{Text: "hello"}})
+		}
+		h.flush()
+		if n := h.counters.Deliveries.Load(); n != 3 {
+			t.Errorf("%d deliveries, want 3", n)
+		}
+	})
+}
+
+// ways are all ways in which the server disconnects a client or refuses a request.
 var ways = []struct {
 	family, reason string
 	happen         func(*chat)
 }{
-	{"drops", "unsupported_data", func(c *chat) { c.upgrade().send(wstest.Masked(wstest.Fin|wstest.Binary, "")) }},
-	{"drops", "invalid_utf8", func(c *chat) { c.upgrade().send(wstest.Masked(wstest.Fin|wstest.Text, "\xff")) }},
-	{"drops", "invalid_json", func(c *chat) { c.upgradeTo("", protocol.ChatV1).send(wstest.Masked(wstest.Fin|wstest.Text, "hello")) }},
+	{"drops", "unsupported_data", func(c *chat) { c.upgrade().sendFrame(wstest.Binary, "") }},
+	{"drops", "invalid_utf8", func(c *chat) { c.upgrade().sendFrame(wstest.Text, "\xff") }},
+	{"drops", "invalid_json", func(c *chat) { c.upgradeTo("", protocol.ChatV1).sendFrame(wstest.Text, "hello") }},
 	{"drops", "message_too_big", func(c *chat) {
-		c.upgrade().send(wstest.Masked(wstest.Fin|wstest.Text, strings.Repeat("x", protocol.MaxText+1)))
+		c.upgrade().sendFrame(wstest.Text, strings.Repeat("x", protocol.MaxText+1))
 	}},
-	{"drops", "protocol_error", func(c *chat) { c.upgrade().send(wstest.Masked(wstest.Fin|wstest.Continuation, "")) }},
+	{"drops", "protocol_error", func(c *chat) { c.upgrade().sendFrame(wstest.Continuation, "") }},
 	{"drops", "incomplete_message", func(c *chat) { c.upgrade().send(wstest.Masked(wstest.Text, "I was going to s")); time.Sleep(pongWait) }},
 	{"drops", "idle_timeout", func(c *chat) { c.join("").freeze(); time.Sleep(pongWait) }},
 	{"drops", "write_timeout", func(c *chat) {
@@ -113,9 +131,9 @@ var ways = []struct {
 	{"refusals", "room_name", func(c *chat) { c.ask(strings.Replace(handshake, "/ws", "/ws?room=a/b", 1)) }},
 	{"refusals", "bad_query", func(c *chat) { c.ask(strings.Replace(handshake, "/ws", "/ws?room=%zz", 1)) }},
 	{"refusals", "not_websocket", func(c *chat) { c.ask(plainGet) }},
-	{"refusals", "bad_handshake", func(c *chat) { c.ask(badKey) }},
+	{"refusals", "bad_handshake", func(c *chat) { c.ask(strings.Replace(handshake, wstest.HandshakeKey, "short", 1)) }},
 	{"refusals", "origin", func(c *chat) {
-		c.ask(strings.Replace(handshake, "\r\n\r\n", "\r\nOrigin: http://evil.test\r\n\r\n", 1))
+		c.ask(wstest.WithHeader(handshake, "Origin: http://evil.test"))
 	}},
 	{"refusals", "server_full", func(c *chat) {
 		for len(c.slots) < cap(c.slots) {
@@ -134,22 +152,20 @@ var ways = []struct {
 	}},
 }
 
-// Each shows under its own reason, and under no other.
+// Each disconnect and each refusal counts under its own reason alone.
 func TestReasonsAreCounted(t *testing.T) {
 	counted := regexp.MustCompile(`(?m)^chat_(drops|refusals)_total.* [1-9]\d*$`)
 	var seen []string
 	for _, way := range ways {
 		seen = append(seen, way.reason)
-		t.Run(way.reason, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t, unlimited)
-				way.happen(chat)
-				time.Sleep(lingerWait)
-				want := fmt.Sprintf("chat_%s_total{reason=%q} 1", way.family, way.reason)
-				if got := counted.FindAllString(chat.metrics(), -1); !slices.Equal(got, []string{want}) {
-					t.Errorf("%q, want %s alone", got, want)
-				}
-			})
+		onFakeTime(t, way.reason, func(t *testing.T) {
+			chat := startChat(t, unlimited)
+			way.happen(chat)
+			time.Sleep(lingerWait)
+			want := fmt.Sprintf("chat_%s_total{reason=%q} 1", way.family, way.reason)
+			if got := counted.FindAllString(chat.metrics(), -1); !slices.Equal(got, []string{want}) {
+				t.Errorf("%q, want %s alone", got, want)
+			}
 		})
 	}
 	var all []string

@@ -10,29 +10,27 @@ import (
 	"time"
 
 	"chat/internal/presence"
-	"chat/internal/protocol"
 	"chat/internal/wstest"
 )
 
-// The chat.v1 wire: what its clients are told, and that they can be cut off, come back,
-// and have missed nothing and said nothing twice.
+// What clients of both protocols send and receive.
 
-// Both wires, byte by byte: what somebody sends, and what each kind of client gets. On
-// fake time it is midnight of 2000-01-01, so ids begin there; the from is the speaker's own.
-func TestBothWires(t *testing.T) {
+// What a client sends, and what a client of each protocol receives, byte by byte. Fake time
+// begins at midnight of 2000-01-01, and so do ids; "from" is the sender's own.
+func TestBothProtocols(t *testing.T) {
 	const start = 946684800000000
 	for _, row := range []struct {
-		what, query string // of the one who speaks, on chat.v1; "classic" for the other wire
+		what, query string // of the sender; it speaks chat.v1, or classic if the query says so
 		send        string
 		classic, v1 string // "" for nothing
 	}{
 		{"a text", "", `{"text":"hello"}`,
 			`hello`, `"name":"guest","text":"hello"}`},
-		{"a text from somebody with a name", "name=Ada", `{"text":"hello"}`,
+		{"a text after a name", "name=Ada", `{"text":"hello"}`,
 			`Ada: hello`, `"name":"Ada","text":"hello"}`},
 		{"a ref", "", `{"text":"hello","ref":"a1"}`,
 			`hello`, `"name":"guest","text":"hello","ref":"a1"}`},
-		{"fields nobody knows", "", ` {"text":"hello","color":"red","ref":null}`,
+		{"unknown fields", "", ` {"text":"hello","color":"red","ref":null}`,
 			`hello`, `"name":"guest","text":"hello"}`},
 		{"markup", "name=<i>", `{"text":"<b>&amp;</b>"}`,
 			`<i>: <b>&amp;</b>`, `"name":"<i>","text":"<b>&amp;</b>"}`},
@@ -46,66 +44,45 @@ func TestBothWires(t *testing.T) {
 			`עדה: שלום`, `"name":"עדה","text":"שלום"}`},
 		{"a blank text", "", `{"text":" \n "}`, ``, ``},
 		{"no text", "", `{"ref":"a1"}`, ``, ``},
-		{"from the classic wire", "classic", `hello`,
+		{"from the classic protocol", "classic", `hello`,
 			`hello`, `"name":"guest","text":"hello"}`},
-		{"from there, with a name", "classic&name=Ada", `{"text":"hello"}`,
+		{"from the classic protocol, with a name", "classic&name=Ada", `{"text":"hello"}`,
 			`Ada: {"text":"hello"}`, `"name":"Ada","text":"{\"text\":\"hello\"}"}`},
 	} {
-		t.Run(row.what, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t)
-				ada, v1 := chat.join(""), chat.joinV1("name=witness")
-				v1.take("")
-				var from string
-				if name, ok := strings.CutPrefix(row.query, "classic"); ok {
-					chat.join(strings.TrimPrefix(name, "&")).say(row.send)
-				} else {
-					speaker := chat.joinV1(strings.NewReplacer(`"`, "%22", `\`, "%5c", "<", "%3c", ">", "%3e").Replace(row.query))
-					from = speaker.hello().From
-					speaker.send(row.send)
-				}
-				if row.classic == "" {
-					ada.want()
-					v1.want()
-					return
-				}
-				ada.want(row.classic)
-				messages := v1.take("message")
-				if len(messages) != 1 {
-					t.Fatalf("%d messages", len(messages))
-				}
-				if from == "" {
-					from = messages[0].From
-				}
-				want := fmt.Sprintf(`{"type":"message","id":%d,"time":"2000-01-01T00:00:00.000Z","from":"%s",%s`, start+1, from, row.v1)
-				if got := messages[0].Line; got != want {
-					t.Errorf("on chat.v1\n%s, want\n%s", got, want)
-				}
-			})
+		onFakeTime(t, row.what, func(t *testing.T) {
+			chat := startChat(t)
+			ada, v1 := chat.join(""), chat.joinV1("name=witness")
+			v1.take("")
+			var from string
+			if name, ok := strings.CutPrefix(row.query, "classic"); ok {
+				chat.join(strings.TrimPrefix(name, "&")).say(row.send)
+			} else {
+				speaker := chat.joinV1(strings.NewReplacer(`"`, "%22", `\`, "%5c", "<", "%3c", ">", "%3e").Replace(row.query))
+				from = speaker.hello().From
+				speaker.send(row.send)
+			}
+			if row.classic == "" {
+				ada.want()
+				v1.want()
+				return
+			}
+			ada.want(row.classic)
+			messages := v1.take("message")
+			if len(messages) != 1 {
+				t.Fatalf("%d messages", len(messages))
+			}
+			if from == "" {
+				from = messages[0].From
+			}
+			want := fmt.Sprintf(`{"type":"message","id":%d,"time":"2000-01-01T00:00:00.000Z","from":"%s",%s`, start+1, from, row.v1)
+			if got := messages[0].Line; got != want {
+				t.Errorf("on chat.v1\n%s, want\n%s", got, want)
+			}
 		})
 	}
 }
 
-// Long texts that grow on the wire arrive whole, or not at all where nothing is left of
-// them; listen checks the length of every frame.
-func TestLongTexts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t)
-		ada, bob := chat.joinV1("name=Ada"), chat.join("")
-		for _, letter := range []string{`"`, `\`, "<", "é"} {
-			text := strings.Repeat(letter, protocol.MaxText/len(letter))
-			ada.say(text, strings.Repeat("\x01", protocol.MaxClientMsgID-len(letter))+letter)
-			ada.want(text)
-			bob.want("Ada: " + text)
-		}
-		ada.send(`{"text":"` + strings.Repeat(`\u0000`, protocol.MaxText) + `"}`)
-		ada.send(`{"text":"` + strings.Repeat(`\u0000`, protocol.MaxText-1) + `."}`)
-		ada.want(".")
-		bob.want("Ada: .")
-	})
-}
-
-// Who asks for a subprotocol that is not known here gets the classic wire.
+// A client that asks for no subprotocol that is known here speaks the classic protocol.
 func TestSubprotocols(t *testing.T) {
 	for asked, want := range map[string]string{
 		"":                   "",
@@ -125,6 +102,7 @@ func TestSubprotocols(t *testing.T) {
 	}
 }
 
+// The hello says who the client is; "from" is the same for a key, on this server alone.
 func TestHello(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
@@ -149,6 +127,8 @@ func TestHello(t *testing.T) {
 	})
 }
 
+// Clients of chat.v1 are told who is online when that changes, and now and then if it does
+// not. How often is tested in package presence.
 func TestOnline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
@@ -158,80 +138,30 @@ func TestOnline(t *testing.T) {
 		ada.take("online")
 
 		bob, _ := chat.joinV1("name=Bob"), chat.join("name=Carl")
-		chat.joinV1("name=Ada&key=a") // a second tab is nobody else
+		chat.joinV1("name=Ada&key=a") // another connection of the same user
 		wantOnline(t, bob, 2, "Ada", "Bob")
 		time.Sleep(time.Second)
 		wantOnline(t, ada, 3, "Ada", "Bob", "Carl")
 		time.Sleep(time.Second)
 		wantOnline(t, ada, 0) // unchanged
+		time.Sleep(presence.Heartbeat)
+		wantOnline(t, ada, 3, "Ada", "Bob", "Carl")
 
-		// Whatever happens, it is told once a second at most.
-		for range 20 {
-			tab := chat.joinV1("")
-			time.Sleep(50 * time.Millisecond)
-			tab.conn.Close()
-			time.Sleep(50 * time.Millisecond)
-		}
-		if n := len(ada.take("online")); n > 3 {
-			t.Errorf("told %d times in two seconds", n)
-		}
-		time.Sleep(2 * time.Second)
-		ada.take("online")
-
-		// And every 30 seconds at least.
-		for range 5 {
-			time.Sleep(30 * time.Second)
-			if n := len(ada.take("online")); n < 1 || n > 2 {
-				t.Errorf("told %d times in half a minute of silence", n)
-			}
-		}
-
-		// Above fifty it is a number.
-		for range 47 {
-			chat.join("")
-		}
+		bob.leave()
 		time.Sleep(time.Second)
-		online := ada.take("online")
-		if last := online[len(online)-1]; last.Count != 50 || len(last.Names) != 50 {
-			t.Errorf("of 50 people: %+v", last)
-		}
-		chat.join("")
-		time.Sleep(time.Second)
-		online = ada.take("online")
-		if last := online[len(online)-1]; last.Count != 51 || last.Names != nil {
-			t.Errorf("of 51 people: %+v", last)
-		}
+		wantOnline(t, ada, 2, "Ada", "Carl")
 	})
 }
 
-// wantOnline fails the test unless the tab was told once who is here (never, for count 0).
-func wantOnline(t *testing.T, tab *person, count int, names ...string) {
+// wantOnline fails the test unless the client was told once who is online, or for count 0
+// not at all.
+func wantOnline(t *testing.T, p *person, count int, names ...string) {
 	t.Helper()
-	online := tab.take("online")
+	online := p.take("online")
 	if count == 0 && len(online) == 0 {
 		return
 	}
 	if len(online) != 1 || online[0].Count != count || !slices.Equal(online[0].Names, names) {
 		t.Errorf("told %+v, want %d: %q", online, count, names)
 	}
-}
-
-// In a crowd that comes and goes, who is here is told every ten seconds.
-func TestOnlineInACrowd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t)
-		ada := chat.joinV1("")
-		for range presence.LargeRoom {
-			chat.upgrade()
-		}
-		time.Sleep(presence.LargeRoomInterval)
-		ada.take("online")
-		for range 40 {
-			chat.upgrade().Close()
-			time.Sleep(time.Second)
-		}
-		if n := len(ada.take("online")); n < 3 || n > 5 {
-			t.Errorf("told %d times in 40 seconds", n)
-		}
-	})
 }

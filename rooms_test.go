@@ -17,9 +17,10 @@ import (
 	"chat/internal/metrics"
 	"chat/internal/protocol"
 	"chat/internal/ratelog"
+	"chat/internal/wstest"
 )
 
-// Rooms: who hears whom, and how a room begins and ends.
+// Rooms: what is said in one stays in it, and how rooms begin and end.
 
 func TestRoomsAreApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -41,44 +42,77 @@ func TestRoomsAreApart(t *testing.T) {
 	})
 }
 
-// A room stays for ten minutes after the last one left, with what was said in it.
-func TestLifeOfARoom(t *testing.T) {
+// A room stays for ten minutes after its last client left, with what was said in it.
+func TestARoomIsKeptForTenMinutes(t *testing.T) {
 	for _, name := range []string{"team", lobby} {
-		t.Run("room "+name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t)
-				visit := func(want ...string) (last int64) {
-					t.Helper()
-					tab := chat.joinV1("room=" + name)
-					tab.want(want...)
-					last = tab.hello().ID
-					tab.conn.Close()
-					chat.wantClients(0)
-					return last
-				}
-				ada := chat.join("room=" + name)
-				ada.say("remember me")
-				ada.leave()
+		onFakeTime(t, "room "+name, func(t *testing.T) {
+			chat := startChat(t)
+			visit := func(want ...string) (last int64) {
+				t.Helper()
+				tab := chat.joinV1("room=" + name)
+				tab.want(want...)
+				last = tab.hello().ID
+				tab.conn.Close()
 				chat.wantClients(0)
-				time.Sleep(9 * time.Minute)
-				visit("remember me")
-				time.Sleep(9 * time.Minute)
-				last := visit("remember me")
-				time.Sleep(11 * time.Minute)
-				if again := visit(); again <= last {
-					t.Errorf("ids went from %d to %d", last, again)
-				}
-				back := chat.joinV1(fmt.Sprintf("room=%s&after=%d", name, last))
-				if !back.hello().Missed {
-					t.Error("one that comes back has missed nothing?")
-				}
-			})
+				return last
+			}
+			ada := chat.join("room=" + name)
+			ada.say("remember me")
+			ada.leave()
+			chat.wantClients(0)
+			time.Sleep(9 * time.Minute)
+			visit("remember me")
+			time.Sleep(9 * time.Minute)
+			last := visit("remember me")
+			time.Sleep(11 * time.Minute)
+			if again := visit(); again <= last {
+				t.Errorf("ids went from %d to %d", last, again)
+			}
+			if back := chat.joinV1(fmt.Sprintf("room=%s&after=%d", name, last)); !back.hello().Missed {
+				t.Error("a client that comes back is not told that it may have missed something")
+			}
 		})
 	}
 }
 
-// A room in which nothing was said is let go at once, the lobby never.
-func TestEmptyRoomsGo(t *testing.T) {
+// A room that is opened again repeats no id, even if the clock was set back meanwhile.
+// Fake time cannot be set back; instead the room's ids are ahead of the clock.
+func TestIDsAreNotRepeatedAfterTheClockWasSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		ahead := time.Now().Add(time.Hour).UnixMicro()
+		ada, bob := chat.join("room=team"), chat.join("room=other")
+		ada.say("hello")
+		bob.say("hello")
+		synctest.Wait()
+		chat.rooms.named["team"].hub.lastID.Store(ahead)
+		for _, p := range []*person{ada, bob} { // the room with the smaller ids is closed last
+			p.leave()
+			time.Sleep(emptyRoomTTL + time.Second)
+		}
+		chat.wantRooms(1)
+		for _, name := range []string{"team", "other"} {
+			if id := chat.joinV1("room=" + name).hello().ID; id <= ahead {
+				t.Errorf("room %s begins with id %d, want more than %d", name, id, ahead)
+			}
+		}
+	})
+	synctest.Test(t, func(t *testing.T) { // nor does one whose history is cleared, as the lobby's is
+		ahead := time.Now().Add(time.Hour).UnixMicro()
+		h := newHub(ratelog.New(), metrics.New(), ahead)
+		ctx, stop := context.WithCancel(t.Context())
+		go h.run(ctx)
+		h.clearHistory <- struct{}{}
+		stop()
+		<-h.stopped
+		if id := h.history.LastID(); id <= ahead {
+			t.Errorf("begins again with id %d, want more than %d", id, ahead)
+		}
+	})
+}
+
+// A room in which nothing was said is closed with its last client, the lobby never.
+func TestUnusedRoomsAreClosedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		for i := range 10 {
@@ -95,7 +129,7 @@ func TestEmptyRoomsGo(t *testing.T) {
 		bob.leave()
 		chat.wantRooms(2)
 		room := chat.rooms.named["room"]
-		chat.rooms.expire("room") // set off by those who left before
+		chat.rooms.expire("room") // late, of a room of this name that was closed
 		chat.wantRooms(2)
 		time.Sleep(emptyRoomTTL)
 		chat.wantRooms(1)
@@ -103,10 +137,9 @@ func TestEmptyRoomsGo(t *testing.T) {
 	})
 }
 
-// One walks through two thousand rooms and says something in each: the ones that have
-// been empty longest make place, and the next person still gets in. Rooms with people
-// in them stay.
-func TestWalkThroughRooms(t *testing.T) {
+// A client says something in each of two thousand rooms. Those that have been empty
+// longest are closed, so that there is always one more. Rooms with clients stay.
+func TestTheLongestEmptyRoomMakesPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		ada := chat.join("room=home")
@@ -128,6 +161,7 @@ func TestWalkThroughRooms(t *testing.T) {
 	})
 }
 
+// When all rooms have clients, there is no other.
 func TestTooManyRooms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, unlimited)
@@ -146,26 +180,26 @@ func TestTooManyRooms(t *testing.T) {
 	})
 }
 
-// A plain GET makes no room, and takes nobody's place.
-func TestPlainGetMakesNoRoom(t *testing.T) {
+// A request that does not become a connection opens no room.
+func TestARefusedRequestOpensNoRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		if resp, _ := chat.ask(strings.Replace(plainGet, "/ws", "/ws?room=team", 1)); resp.StatusCode != 426 {
-			t.Errorf("%s", resp.Status)
+		if resp, _ := chat.ask(strings.Replace(plainGet, "/ws", "/ws?room=team", 1)); resp.StatusCode != 426 || resp.Header.Get("Connection") != "Upgrade" {
+			t.Errorf("%s %v", resp.Status, resp.Header)
 		}
-		if resp, _ := chat.ask(strings.Replace(badKey, "/ws", "/ws?room=team", 1)); resp.StatusCode != 400 {
+		if resp, _ := chat.ask(strings.NewReplacer("/ws", "/ws?room=team", wstest.HandshakeKey, "short").Replace(handshake)); resp.StatusCode != 400 {
 			t.Errorf("%s", resp.Status)
 		}
 		chat.wantRooms(1)
 	})
 }
 
-// The last one leaves as the next comes, and the ten minutes end as somebody comes:
-// all who are counted in at a time are in one hub, which runs.
-func TestOneHubPerName(t *testing.T) {
+// The last client leaves as the next comes, and the ten minutes end as a client comes: all
+// clients that are counted in at a time are in one hub, which runs.
+func TestOneHubForEachName(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	rs := newRooms(ctx, ratelog.New(), metrics.New())
-	var inside sync.Map // name -> the hub that somebody holds
+	var inside sync.Map // from name to the hub that a client holds
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
@@ -206,8 +240,8 @@ func TestOneHubPerName(t *testing.T) {
 	rs.running.Wait()
 }
 
-// Ten thousand joins, leaves and lines over fifty rooms: everyone has heard exactly what was said
-// in their room while they were there.
+// Ten thousand joins, leaves and messages over fifty rooms: each client receives exactly
+// what is said in its room while it is there.
 func TestRandomRooms(t *testing.T) {
 	seed := rand.Uint64()
 	t.Log("seed", seed)
@@ -254,24 +288,18 @@ func TestRandomRooms(t *testing.T) {
 	})
 }
 
-// A thousand rooms of ten cost about what one of ten thousand does: of a room alone
-// it is a goroutine, a few channels and maps.
+// A room costs a goroutine, a few channels and maps.
 func TestRoomsAreCheap(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	rs := newRooms(ctx, ratelog.New(), metrics.New())
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	for i := range maxRooms - 1 {
-		rs.enter(fmt.Sprint("room", i))
-	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	each := int(after.HeapAlloc+after.StackInuse-before.HeapAlloc-before.StackInuse) / (maxRooms - 1)
-	if each > 32<<10 {
+	kept, _ := memoryOf(func() {
+		for i := range maxRooms - 1 {
+			rs.enter(fmt.Sprint("room", i))
+		}
+	})
+	if each := kept / (maxRooms - 1); each > 32<<10 {
 		t.Errorf("a room costs %d bytes", each)
 	}
-	t.Logf("a room costs %d bytes", each)
 	for name := range maps.Clone(rs.named) {
 		if name != lobby {
 			rs.leave(name)
@@ -284,18 +312,21 @@ func TestRoomsAreCheap(t *testing.T) {
 	rs.running.Wait()
 }
 
-// A room that made place for another is let go with all that it holds, at once.
+// A room that made place for another is garbage at once, with all that it holds, and its
+// timer is stopped.
 func TestNothingIsLeftOfARoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		rs := newRooms(ctx, ratelog.New(), metrics.New())
 		var hubs []weak.Pointer[Hub]
+		var timers []*time.Timer
 		for i := range 2 * maxRooms {
 			name := fmt.Sprint("room", i)
 			hub := rs.enter(name)
 			hub.lastID.Store(1)
 			hubs = append(hubs, weak.Make(hub))
 			rs.leave(name)
+			timers = append(timers, rs.named[name].timer)
 		}
 		synctest.Wait()
 		runtime.GC()
@@ -307,6 +338,15 @@ func TestNothingIsLeftOfARoom(t *testing.T) {
 		}
 		if left > maxRooms {
 			t.Errorf("%d of %d hubs are left, want %d", left, len(hubs), maxRooms)
+		}
+		run := 0
+		for _, timer := range timers {
+			if timer.Stop() {
+				run++
+			}
+		}
+		if run != maxRooms-1 {
+			t.Errorf("%d timers run, want one for each room but the lobby", run)
 		}
 		stop()
 		rs.running.Wait()

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,12 +11,12 @@ import (
 	"chat/internal/wstest"
 )
 
-// The program around the room: requests, limits, the process and its signals.
+// What the server answers to requests, and which it refuses.
 
 func TestPage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		resp, body := chat.ask("GET / HTTP/1.1\r\nHost: chat.test\r\n\r\n")
+		resp, body := chat.ask(wstest.PlainGet("chat.test", "/"))
 		if resp.StatusCode != 200 || body != page || strings.Contains(body, "\r") {
 			t.Errorf("%s, %d bytes", resp.Status, len(body))
 		}
@@ -28,6 +26,7 @@ func TestPage(t *testing.T) {
 			"Cache-Control":          "no-cache",
 			"X-Content-Type-Options": "nosniff",
 			"X-Frame-Options":        "DENY",
+			"Referrer-Policy":        "no-referrer",
 		} {
 			if got := resp.Header.Get(name); got != want {
 				t.Errorf("%s: %q, want %q", name, got, want)
@@ -45,61 +44,41 @@ func TestPage(t *testing.T) {
 		if strings.Contains(policy, "unsafe") || element("script") == "" || element("style") == "" {
 			t.Errorf("the policy allows too much, or hashes nothing: %s", policy)
 		}
-		resp, body = chat.ask("GET / HTTP/1.1\r\nHost: chat.test\r\nIf-None-Match: " + resp.Header.Get("ETag") + "\r\n\r\n")
+		resp, body = chat.ask(wstest.PlainGet("chat.test", "/", "If-None-Match: "+resp.Header.Get("ETag")))
 		if resp.StatusCode != http.StatusNotModified || body != "" {
 			t.Errorf("asked again with the ETag: %s, %d bytes", resp.Status, len(body))
 		}
 	})
 }
 
-func TestLineEnds(t *testing.T) {
+func TestThePagesLinesEndInLF(t *testing.T) {
 	if got := withLF("a\r\nb\nc\r"); got != "a\nb\nc\r" {
 		t.Errorf("%q", got)
 	}
 }
 
-const (
-	plainGet = "GET /ws HTTP/1.1\r\nHost: chat.test\r\n\r\n"
-	badKey   = "GET /ws HTTP/1.1\r\nHost: chat.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: short\r\n\r\n"
-	oldVersion = "GET /ws HTTP/1.1\r\nHost: chat.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-		"Sec-WebSocket-Version: 8\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
-
+// Requests that are refused, or answered otherwise than with a connection, leave no
+// connection and take no slot.
 func TestRequests(t *testing.T) {
-	for _, request := range []struct {
-		what, send string
-		status     int
-		header     string // that the answer must have
-	}{
-		{"another path", "GET /secret HTTP/1.1\r\nHost: chat.test\r\n\r\n", 404, ""},
-		{"POST to the page", "POST / HTTP/1.1\r\nHost: chat.test\r\nContent-Length: 0\r\n\r\n", 405, "Allow: GET, HEAD"},
-		{"POST to the chat", "POST /ws HTTP/1.1\r\nHost: chat.test\r\nContent-Length: 0\r\n\r\n", 405, "Allow: GET, HEAD"},
-		{"a plain GET of the chat", plainGet, 426, "Upgrade: websocket"},
-		{"the same from a foreign page", strings.Replace(plainGet, "\r\n\r\n", "\r\nOrigin: http://evil.test\r\n\r\n", 1), 426, "Upgrade: websocket"},
-		{"a handshake in HTTP/1.0", strings.Replace(handshake, "HTTP/1.1", "HTTP/1.0", 1), 426, "Upgrade: websocket"},
-		{"a bad key", badKey, 400, "Sec-Websocket-Version: 13"},
-		{"an old version", oldVersion, 400, "Sec-Websocket-Version: 13"},
-		{"headers of 20 KiB", "GET / HTTP/1.1\r\nHost: chat.test\r\nX: " + strings.Repeat("x", 20<<10) + "\r\n\r\n", 431, ""},
-		{"headers of 10 KiB", "GET / HTTP/1.1\r\nHost: chat.test\r\nX: " + strings.Repeat("x", 10<<10) + "\r\n\r\n", 200, ""},
-		{"no HTTP", "hello\r\n\r\n", 400, ""},
-	} {
-		t.Run(request.what, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t)
-				resp, body := chat.ask(request.send)
-				name, value, _ := strings.Cut(request.header, ": ")
-				if resp.StatusCode != request.status || resp.Header.Get(name) != value || body == "" {
-					t.Errorf("%s %v %q", resp.Status, resp.Header, body)
-				}
-				time.Sleep(time.Minute)
-				chat.wantClients(0)
-			})
+	for _, request := range wstest.Requests("chat.test") {
+		onFakeTime(t, request.What, func(t *testing.T) {
+			chat := startChat(t)
+			resp, body := chat.ask(request.Send)
+			name, value, _ := strings.Cut(request.Header, ": ")
+			if resp.StatusCode != request.Status || resp.Header.Get(name) != value || body == "" && !strings.HasPrefix(request.Send, "HEAD") {
+				t.Errorf("%s %v %q", resp.Status, resp.Header, body)
+			}
+			time.Sleep(time.Minute)
+			chat.wantClients(0)
+			if n := chat.network.Open(); n != 0 {
+				t.Errorf("%d connections are left", n)
+			}
 		})
 	}
 }
 
-// A room may be full. Those who are in it do not notice, and one place is given to one.
+// When all slots are taken, clients are refused, the others do not notice, and a slot that
+// is given back serves one client.
 func TestFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, func(s *server) { s.slots = make(chan struct{}, 2) })
@@ -121,56 +100,49 @@ func TestFull(t *testing.T) {
 	})
 }
 
-// One that takes its time to ask is cut off, as is one that keeps a connection without
-// asking for more, but neither at once.
+// A peer that sends its request too slowly, keeps a connection without another request,
+// or does not read the answer is disconnected, but not at once.
 func TestSlowRequests(t *testing.T) {
+	page := wstest.PlainGet("chat.test", "/")
 	for _, slow := range []struct {
 		what, send string
+		window     int // of the connection
 		limit      time.Duration
 	}{
-		{"nothing", "", 5 * time.Second},
-		{"half a request", "GET / HTTP/1.1\r\nHost: ch", 5 * time.Second},
-		{"a request, then nothing", "GET / HTTP/1.1\r\nHost: chat.test\r\n\r\n", 5 * time.Second},
-		{"half a body", "GET /x HTTP/1.1\r\nHost: chat.test\r\nContent-Length: 10\r\n\r\nhalf", 6 * time.Second},
+		{"nothing", "", 64 << 10, 5 * time.Second},
+		{"half a request", "GET / HTTP/1.1\r\nHost: ch", 64 << 10, 5 * time.Second},
+		{"a request, then nothing", page, 64 << 10, 5 * time.Second},
+		{"half a body", wstest.PlainGet("chat.test", "/x", "Content-Length: 10") + "half", 64 << 10, 6 * time.Second},
+		{"a request whose answer is not read", page, 1 << 10, 10 * time.Second},
 	} {
-		t.Run(slow.what, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				chat := startChat(t)
-				conn := chat.dial()
-				conn.send(slow.send)
-				time.Sleep(slow.limit - 2*time.Second)
-				if synctest.Wait(); chat.network.Open() != 1 {
-					t.Errorf("cut off before %v", slow.limit)
-				}
-				conn.wantGone(3 * time.Second)
-			})
+		onFakeTime(t, slow.what, func(t *testing.T) {
+			chat := startChat(t)
+			chat.network.Window = slow.window
+			conn := chat.dial()
+			conn.send(slow.send)
+			time.Sleep(slow.limit - 2*time.Second)
+			if synctest.Wait(); chat.network.Open() != 1 {
+				t.Errorf("disconnected before %v", slow.limit)
+			}
+			time.Sleep(3 * time.Second)
+			if synctest.Wait(); chat.network.Open() != 0 {
+				t.Errorf("connected after %v", slow.limit)
+			}
+			conn.wantGone(time.Second)
 		})
 	}
 }
 
-// One that asks for the page and does not read it is cut off.
-func TestSlowResponse(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t)
-		chat.network.Window = 1 << 10
-		conn := chat.dial()
-		conn.send("GET / HTTP/1.1\r\nHost: chat.test\r\n\r\n")
-		time.Sleep(11 * time.Second)
-		if synctest.Wait(); chat.network.Open() != 0 {
-			t.Error("still there after 11 s")
-		}
-	})
-}
-
+// Pages may join from the host that they came from. With -origin, only pages of the listed
+// hosts may, and those of an address that no name server was asked for.
 func TestOrigin(t *testing.T) {
 	listed := []string{"chat.example", "other.example:8443", "[2001:db8::7]"}
 	for _, page := range []struct {
-		origins []string
-		host    string // that it asks
-		origin  string // where it comes from
+		origins []string // of -origin
+		host    string   // that the page asks
+		origin  string   // where the page comes from
 		allowed bool
 	}{
-		{nil, "chat.test", "", true}, // no browser
 		{nil, "chat.test", "http://chat.test", true},
 		{nil, "chat.test", "https://CHAT.test", true}, // TLS ends at a proxy
 		{nil, "chat.test:8080", "http://chat.test:8080", true},
@@ -183,7 +155,6 @@ func TestOrigin(t *testing.T) {
 		{nil, "chat.test", "http://chat.test.evil.test", false},
 		{nil, "chat.test", "://", false},
 
-		{listed, "127.0.0.1:8080", "", true},
 		{listed, "127.0.0.1:8080", "https://chat.example", true},
 		{listed, "127.0.0.1:8080", "https://chat.example:1234", true},
 		{listed, "127.0.0.1:8080", "https://Other.Example:8443", true},
@@ -193,44 +164,57 @@ func TestOrigin(t *testing.T) {
 		{listed, "127.0.0.1:8080", "http://127.0.0.1:8080", true},
 		{listed, "localhost:8080", "http://localhost:8080", true},
 		{listed, "[::1]:8080", "http://[::1]:8080", true},
-		{listed, "127.0.0.1:8080", "http://192.0.2.66", false},           // somebody else's page
+		{listed, "127.0.0.1:8080", "http://192.0.2.66", false},           // another machine's page
 		{listed, "rebound.test:8080", "http://rebound.test:8080", false}, // DNS rebinding
 		{listed, "localhost.evil.test", "http://localhost.evil.test", false},
 	} {
-		t.Run(fmt.Sprint(page.origins != nil, page.host, page.origin), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				log := captureLog(t)
-				chat := startChat(t, func(s *server) { s.origins = page.origins })
-				request := strings.Replace(handshake, "Host: chat.test\r\n", "Host: "+page.host+"\r\n", 1)
-				if page.origin != "" {
-					request = strings.Replace(request, "\r\n\r\n", "\r\nOrigin: "+page.origin+"\r\n\r\n", 1)
-				}
-				want := 403
-				if page.allowed {
-					want = 101
-				}
-				resp, body := chat.ask(request)
-				if resp.StatusCode != want {
-					t.Errorf("%s, want %d", resp.Status, want)
-				}
-				if !page.allowed {
-					wantLogged(t, log, 1, strconv.Quote(page.origin)+"; to let it in, add its host to -origin")
-					if !strings.Contains(body, "may not join") {
-						t.Errorf("the answer is %q", body)
-					}
-				}
-			})
+		r := &http.Request{Host: page.host, Header: http.Header{"Origin": {page.origin}}}
+		if got := newServer(page.origins, 0, 1).allows(r); got != page.allowed {
+			t.Errorf("-origin %q, a page of %q asks %q: %v", page.origins, page.origin, page.host, got)
+		}
+	}
+	for _, request := range []struct {
+		header  http.Header
+		allowed bool
+	}{
+		{http.Header{}, true}, // a program that is no browser
+		{http.Header{"Origin": {"https://chat.example", "https://chat.example"}}, false},
+	} {
+		if got := newServer(listed, 0, 1).allows(&http.Request{Header: request.header}); got != request.allowed {
+			t.Errorf("%v: %v", request.header, got)
+		}
+	}
+}
+
+// A refusal says why, to the peer and, where someone may have set a flag wrong, in the log.
+func TestRefusalsSayWhy(t *testing.T) {
+	for _, refusal := range []struct{ request, body, log string }{
+		{wstest.WithHeader(handshake, "Origin: http://evil.test"), `A page of "http://evil.test" may not join`, `"http://evil.test"; to let it in, add its host to -origin`},
+		{wstest.Handshake("chat.test", "/ws?room=a%2Fb", ""), "up to 32 letters, digits", ""},
+		{plainGet, "The page is one level up.", ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			log := captureLog(t)
+			chat := startChat(t)
+			if _, body := chat.ask(refusal.request); !strings.Contains(body, refusal.body) {
+				t.Errorf("the answer is %q, want %q", body, refusal.body)
+			}
+			synctest.Wait()
+			if got := log(); (got != "") != (refusal.log != "") || !strings.Contains(got, refusal.log) {
+				t.Errorf("the log is %q, want %q", got, refusal.log)
+			}
 		})
 	}
 }
 
-// What happens a hundred times a second is logged once, and then how often.
-func TestLogIsShort(t *testing.T) {
+// Of many clients that are disconnected for one reason, the log names the first, and then
+// says how many more there were.
+func TestTheLogIsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := captureLog(t)
 		chat := startChat(t)
 		for range 50 {
-			chat.upgrade().send(wstest.Masked(wstest.Fin|wstest.Binary, ""))
+			chat.upgrade().sendFrame(wstest.Binary, "")
 			time.Sleep(49 * time.Millisecond)
 		}
 		time.Sleep(time.Minute)
@@ -241,8 +225,8 @@ func TestLogIsShort(t *testing.T) {
 	})
 }
 
-// The counters have a listener of their own, and that has nothing else.
-func TestMetricsArePrivate(t *testing.T) {
+// The metrics have a listener of their own, which serves nothing else.
+func TestMetricsAreOnTheirOwnListener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		public, private := wstest.NewNetwork(), wstest.NewNetwork()
@@ -260,9 +244,8 @@ func TestMetricsArePrivate(t *testing.T) {
 			{private, "/ws", 404},
 			{private, "/", 404},
 		} {
-			there := &chat{t: t, network: request.network}
-			resp, _ := there.ask("GET " + request.path + " HTTP/1.1\r\nHost: chat.test\r\n\r\n")
-			if resp.StatusCode != request.status {
+			asked := &chat{t: t, network: request.network}
+			if resp, _ := asked.ask(wstest.PlainGet("chat.test", request.path)); resp.StatusCode != request.status {
 				t.Errorf("%s: %s, want %d", request.path, resp.Status, request.status)
 			}
 		}
@@ -279,15 +262,15 @@ func TestMetricsArePrivate(t *testing.T) {
 func TestHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
-		resp, body := chat.ask("GET /healthz HTTP/1.1\r\nHost: chat.test\r\n\r\n")
+		resp, body := chat.ask(wstest.PlainGet("chat.test", "/healthz"))
 		if resp.StatusCode != http.StatusOK || body != "ok" || resp.Header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s %q", resp.Status, body)
 		}
 	})
 }
 
-// Behind a proxy on this machine the log tells for whom that asks; from anywhere else,
-// anyone might have written it.
+// The log names the client of a proxy on this machine. From elsewhere the header is not
+// trusted.
 func TestPeerOf(t *testing.T) {
 	s := newServer(nil, 0, 1)
 	s.proxies, _ = parseProxies("127.0.0.0/8,::1,10.0.0.7")

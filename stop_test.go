@@ -2,60 +2,25 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/gorilla/websocket"
-
 	"chat/internal/connlimit"
 	"chat/internal/protocol"
 	"chat/internal/wstest"
 )
 
-// A stop while twenty people talk: all have heard the same when they are told.
-func TestStopWhileTalking(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t, unlimited)
-		people := make([]*person, 20)
-		for i := range people {
-			people[i] = chat.join("")
-		}
-		for i, p := range people {
-			go func() {
-				for n := 0; ; n++ {
-					if p.conn.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, "%d says %d", i, n)) != nil {
-						return
-					}
-					time.Sleep(time.Duration(i+1) * time.Millisecond)
-				}
-			}()
-		}
-		time.Sleep(100 * time.Millisecond)
-		chat.stop()
-		chat.wantStopped()
-		lines := people[0].texts()
-		if len(lines) < 200 {
-			t.Errorf("only %d lines arrived", len(lines))
-		}
-		for _, p := range people {
-			p.wantClosed(1001, "the server is stopping")
-		}
-		for _, p := range people[1:] {
-			p.want(lines...)
-		}
-	})
-}
-
-// A stop does not wait for those who will never answer: in this room there are one that
-// has not said anything yet, one half-way through its request, one that does not
-// read, one whose line is dead, and one that is held to its rate.
-func TestStopAmongTheDead(t *testing.T) {
+// A stop does not wait for peers that will never answer: here one has sent nothing yet, one
+// half a request, one does not read, one is cut off, and one is throttled.
+func TestAStopWaitsForNoPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t)
 		ada, bob := chat.join(""), chat.join("")
@@ -75,20 +40,41 @@ func TestStopAmongTheDead(t *testing.T) {
 	})
 }
 
-// A stop does not wait for a handshake's answer to be taken.
-func TestStopDuringHandshake(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t)
-		chat.network.Window = 64
-		chat.dial().send(handshake)
-		synctest.Wait()
-		chat.stop()
-		chat.wantStopped()
-	})
+// A stop waits for handshakes under way, which end after handshakeTimeout. A client whose
+// handshake ends just before that is told that the server stops. It has lingerWait to read
+// that and hang up.
+func TestAStopDuringAHandshake(t *testing.T) {
+	const last64 = len("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: \r\n\r\n") +
+		len(wstest.HandshakeAnswer) - 64 // where they begin in the answer
+	for _, peer := range []struct {
+		reads int // bytes of the answer, a millisecond before handshakeTimeout; the rest fills the window
+		took  time.Duration
+	}{
+		{0, handshakeTimeout},
+		{last64, handshakeTimeout - time.Millisecond + lingerWait},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			chat := startChat(t)
+			chat.network.Window = 64
+			conn := chat.dial()
+			conn.send(handshake)
+			synctest.Wait()
+			begin := time.Now()
+			chat.stop()
+			time.Sleep(handshakeTimeout - time.Millisecond)
+			if _, err := io.ReadFull(conn, make([]byte, peer.reads)); err != nil {
+				t.Fatal(err)
+			}
+			chat.wantStopped()
+			if took := time.Since(begin); took != peer.took {
+				t.Errorf("after %d bytes of the answer the stop took %v, want %v", peer.reads, took, peer.took)
+			}
+		})
+	}
 }
 
-// At a stop each line gets what is queued for it, as fast as it takes it.
-func TestStopWithASlowLine(t *testing.T) {
+// At a stop a slow reader gets what is in its queue, as fast as it reads.
+func TestAStopWithASlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, unlimited)
 		ada := chat.join("")
@@ -106,14 +92,13 @@ func TestStopWithASlowLine(t *testing.T) {
 			}
 		}
 		if slow.count("the server is stopping") != 1 {
-			t.Error("it was not told")
+			t.Error("the reader was not told")
 		}
 	})
 }
 
-// A log that stands still, as in a terminal in which somebody selects text, holds up
-// nobody.
-func TestLogStandsStill(t *testing.T) {
+// A log that blocks, as a terminal does while text is selected in it, holds up no client.
+func TestTheLogBlocksNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		log.SetOutput(writerFunc(func(p []byte) (int, error) { <-release; return len(p), nil }))
@@ -121,7 +106,7 @@ func TestLogStandsStill(t *testing.T) {
 		chat := startChat(t)
 		ada, bob := chat.join(""), chat.join("")
 		for range 10 {
-			chat.upgrade().send(wstest.Masked(wstest.Fin|wstest.Binary, ""))
+			chat.upgrade().sendFrame(wstest.Binary, "")
 		}
 		ada.say("hello")
 		bob.want("hello")
@@ -131,15 +116,17 @@ func TestLogStandsStill(t *testing.T) {
 	})
 }
 
-// A stop takes no time when everyone hangs up, even for one that is made to wait before
-// it may say more.
-func TestStopIsQuick(t *testing.T) {
+// A stop takes no time when all clients hang up, throttled ones too. It is told in every
+// room.
+func TestAStopIsQuick(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chat := startChat(t, func(s *server) { s.rate = 0.1 })
-		chat.join("")
-		paced := chat.join("")
+		people := []*person{chat.join("")}
+		for i := range 20 {
+			people = append(people, chat.join(fmt.Sprint("room=room", i)))
+		}
 		for range 3 {
-			paced.say("hurry")
+			people[0].say("hurry")
 		}
 		synctest.Wait()
 		begin := time.Now()
@@ -148,11 +135,14 @@ func TestStopIsQuick(t *testing.T) {
 		if took := time.Since(begin); took > 100*time.Millisecond {
 			t.Errorf("took %v", took)
 		}
+		for _, p := range people {
+			p.wantClosed(1001, "the server is stopping")
+		}
 	})
 }
 
-// One joins in the moment in which the hub stops: it is told, too.
-func TestJoinsAsTheHubStops(t *testing.T) {
+// A client that joins as the hub stops is told, too.
+func TestJoiningAsTheHubStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		late := &chat{t: t, server: newServer(nil, 0, 10), network: wstest.NewNetwork()}
 		ctx, stop := context.WithCancel(t.Context())
@@ -160,26 +150,27 @@ func TestJoinsAsTheHubStops(t *testing.T) {
 		stop()
 		late.rooms.running.Wait()
 		late.conns = connlimit.New(late.network, 10)
-		web := &http.Server{ConnState: late.conns.ConnState, Handler: http.HandlerFunc(late.handleWs)}
-		go web.Serve(late.conns)
-		defer web.Close()
+		httpServer := &http.Server{ConnState: late.conns.ConnState, Handler: http.HandlerFunc(late.handleWs)}
+		go httpServer.Serve(late.conns)
+		defer httpServer.Close()
 		late.upgrade().wantClosed(1001)
 		late.wantClients(0)
 	})
 }
 
-// Everyone is told of a stop, in every room.
-func TestStopInRooms(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		chat := startChat(t)
-		people := []*person{chat.join("")}
-		for i := range 20 {
-			people = append(people, chat.join(fmt.Sprint("room=room", i)))
-		}
-		chat.stop()
-		chat.wantStopped()
-		for _, p := range people {
-			p.wantClosed(1001, "the server is stopping")
-		}
-	})
+// If a listener fails, the server stops as it would for a signal, and serve returns why.
+func TestAListenerFails(t *testing.T) {
+	for i, which := range []string{"the chat's", "the metrics'"} {
+		onFakeTime(t, which, func(t *testing.T) {
+			listeners := []*wstest.Network{wstest.NewNetwork(), wstest.NewNetwork()}
+			chat := &chat{t: t, server: newServer(nil, 0, 10), network: listeners[0], stopped: make(chan error, 1)}
+			go func() { chat.stopped <- chat.serve(t.Context(), listeners[0], listeners[1]) }()
+			ada := chat.join("")
+			listeners[i].Close()
+			if err := <-chat.stopped; !errors.Is(err, net.ErrClosed) {
+				t.Errorf("serve returned %v", err)
+			}
+			ada.wantClosed(1001, "the server is stopping")
+		})
+	}
 }

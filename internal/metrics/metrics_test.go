@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -56,13 +57,22 @@ func TestSamples(t *testing.T) {
 		`chat_refusals_total{reason="origin"} 5`,
 		`chat_refusals_total{reason="server_full"} 0`,
 	)
-	if text := string(c.Text(Gauges{})); strings.Count(text, "chat_drops_total{") != int(protocol.NumCauses)-1 {
+	text := string(c.Text(Gauges{}))
+	if strings.Count(text, "chat_drops_total{") != int(protocol.NumCauses)-1 {
 		t.Errorf("not one sample for each cause:\n%s", text)
+	}
+	for _, name := range []string{"chat_batches_total", "chat_deliveries_total", "go_goroutines", "go_memstats_alloc_bytes", "process_start_time_seconds"} {
+		if !strings.Contains(text, "\n"+name+" ") {
+			t.Errorf("no %s in\n%s", name, text)
+		}
 	}
 }
 
 func TestBuild(t *testing.T) {
 	b := ReadBuild()
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && b.Version != info.Main.Version {
+		t.Errorf("version %q, want %q", b.Version, info.Main.Version)
+	}
 	if b.Version == "" || !strings.HasPrefix(b.GoVersion, "go1.") || !strings.HasPrefix(b.String(), "chat ") {
 		t.Errorf("%+v", b)
 	}

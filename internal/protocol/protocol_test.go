@@ -25,7 +25,7 @@ func TestCleanText(t *testing.T) {
 		"\u200d👍\ufe0f":                 "\u200d👍\ufe0f",
 		"👩‍👩‍👧 café שלום":               "👩‍👩‍👧 café שלום", // joiners and marks are no controls
 		"<b>&amp;\"'":                   "<b>&amp;\"'",
-		"\ufffd":                        "\ufffd", // what somebody else has replaced
+		"\ufffd":                        "\ufffd", // which a client has put in for invalid bytes
 	} {
 		if got := CleanText(text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
@@ -48,6 +48,7 @@ func TestCleanName(t *testing.T) {
 		"\xff\xfeAda":             "Ada",
 		strings.Repeat("😀", 40):   strings.Repeat("😀", 32),
 		strings.Repeat("😀", 32):   strings.Repeat("😀", 32),
+		strings.Repeat("😀", 33):   strings.Repeat("😀", 32),
 		strings.Repeat("ab ", 40): strings.TrimSpace(strings.Repeat("ab ", 11)[:32]),
 	} {
 		if got := CleanName(name); got != want {
@@ -65,6 +66,19 @@ func TestAppendClassic(t *testing.T) {
 		m := Message{Name: said.name, Text: said.text}
 		if got := string(m.AppendClassic([]byte("before "))); got != "before "+said.want {
 			t.Errorf("%q", got)
+		}
+	}
+}
+
+// The objects of chat.v1 that are no messages.
+func TestEncode(t *testing.T) {
+	for want, object := range map[string]interface{ Encode() []byte }{
+		`{"type":"online","count":2,"names":["<Ada>","guest"]}`:                                     Online{2, []string{"<Ada>", "guest"}},
+		`{"type":"online","count":51}`:                                                              Online{51, nil},
+		`{"type":"hello","room":"team","name":"guest","from":"0a","max":4096,"id":7,"missed":true}`: Hello{"team", "", "0a", 7, true},
+	} {
+		if got := string(object.Encode()); got != want {
+			t.Errorf("%s, want %s", got, want)
 		}
 	}
 }
@@ -96,6 +110,8 @@ func TestDecodeLimits(t *testing.T) {
 		{"text", Classic, x(MaxText + 1), MessageTooBig},
 		{"text", ChatV1, `{"text":"` + x(MaxText) + `"}`, nil},
 		{"text", ChatV1, `{"text":"` + x(MaxText+1) + `"}`, MessageTooBig},
+		{"text of escapes", ChatV1, `{"text":"` + strings.Repeat(`\u0000`, MaxText) + `"}`, nil},
+		{"text of escapes", ChatV1, `{"text":"` + strings.Repeat(`\u0000`, MaxText+1) + `"}`, MessageTooBig},
 		{"ref", ChatV1, `{"text":"x","ref":"` + x(MaxClientMsgID) + `"}`, nil},
 		{"ref", ChatV1, `{"text":"x","ref":"` + x(MaxClientMsgID+1) + `"}`, ClientMsgIDTooLong},
 		{"frame", ChatV1, `{"text":"x"}` + strings.Repeat(" ", MaxClientFrame-12), nil},
