@@ -266,7 +266,7 @@ func (p *process) cpuTime() time.Duration {
 
 // promised are the series that the metrics must have.
 var promised = []string{
-	`chat_connections{wire="classic"}`, `chat_connections{wire="chat.v1"}`, "chat_rooms",
+	`chat_connections{protocol="classic"}`, `chat_connections{protocol="chat.v1"}`, "chat_rooms",
 	"chat_messages_total", "chat_deliveries_total", "chat_batches_total",
 	"chat_fanout_seconds_count", "go_goroutines", "go_memstats_alloc_bytes", "process_start_time_seconds",
 }
