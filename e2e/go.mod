@@ -1,8 +1,9 @@
 module chat/e2e
 
-go 1.25.0
+go 1.26
 
 require (
+	chat v0.0.0
 	github.com/chromedp/cdproto v0.159.2
 	github.com/chromedp/chromedp v0.23.0
 	github.com/gorilla/websocket v1.5.3
@@ -18,3 +19,5 @@ require (
 	go.yaml.in/yaml/v2 v2.4.2 // indirect
 	google.golang.org/protobuf v1.36.8 // indirect
 )
+
+replace chat => ../

@@ -12,6 +12,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"chat/internal/protocol"
 )
 
 // First bytes of frames: RFC 6455, section 5.2.
@@ -58,31 +60,31 @@ var breaches = []struct {
 	code     int
 }{
 	{"binary", "", masked(fin|binaryData, "hello"), 1003},
-	{"binary in fragments", subprotocol, masked(binaryData, "he") + masked(fin|continuation, "llo"), 1003},
+	{"binary in fragments", protocol.Subprotocol, masked(binaryData, "he") + masked(fin|continuation, "llo"), 1003},
 	{"not UTF-8", "", masked(fin|text, "\xff\xfe"), 1007},
-	{"not UTF-8 on chat.v1", subprotocol, masked(fin|text, `{"text":"`+"\xff"+`"}`), 1007},
+	{"not UTF-8 on chat.v1", protocol.Subprotocol, masked(fin|text, `{"text":"`+"\xff"+`"}`), 1007},
 	{"not UTF-8, over fragments", "", masked(text, "caf") + masked(continuation, "\xc3") + masked(fin|continuation, "\x28"), 1007},
-	{"too long", "", masked(fin|text, strings.Repeat("x", maxText+1)), 1009},
-	{"too long in fragments", "", masked(text, strings.Repeat("x", maxText)) + masked(fin|continuation, "x"), 1009},
-	{"too long on chat.v1", subprotocol, masked(fin|text, `{"text":"`+strings.Repeat("x", maxText+1)+`"}`), 1009},
-	{"a frame too long on chat.v1", subprotocol, masked(fin|text, strings.Repeat(" ", 40<<10)), 1009},
+	{"too long", "", masked(fin|text, strings.Repeat("x", protocol.MaxText+1)), 1009},
+	{"too long in fragments", "", masked(text, strings.Repeat("x", protocol.MaxText)) + masked(fin|continuation, "x"), 1009},
+	{"too long on chat.v1", protocol.Subprotocol, masked(fin|text, `{"text":"`+strings.Repeat("x", protocol.MaxText+1)+`"}`), 1009},
+	{"a frame too long on chat.v1", protocol.Subprotocol, masked(fin|text, strings.Repeat(" ", 40<<10)), 1009},
 	{"too long again and again", "", strings.Repeat(masked(fin|text, strings.Repeat("x", 40_000)), 20), 1009},
-	{"a length of a terabyte", "", lying(fin|text, 1<<40, strings.Repeat("x", 2*maxText)), 1009},
-	{"a fragment of all there is", "", masked(text, "x") + lying(fin|continuation, 1<<63-1, strings.Repeat("x", 2*maxText)), 1009},
-	{"a length with its first bit set", "", lying(fin|text, 1<<63, strings.Repeat("x", 2*maxText)), 1009},
+	{"a length of a terabyte", "", lying(fin|text, 1<<40, strings.Repeat("x", 2*protocol.MaxText)), 1009},
+	{"a fragment of all there is", "", masked(text, "x") + lying(fin|continuation, 1<<63-1, strings.Repeat("x", 2*protocol.MaxText)), 1009},
+	{"a length with its first bit set", "", lying(fin|text, 1<<63, strings.Repeat("x", 2*protocol.MaxText)), 1009},
 	{"unmasked", "", "\x81\x05hello", 1002},
 	{"reserved bit", "", masked(fin|0x40|text, "hello"), 1002},
 	{"reserved opcode", "", masked(fin|0x3, "hello"), 1002},
-	{"reserved control opcode", subprotocol, masked(fin|0xB, ""), 1002},
+	{"reserved control opcode", protocol.Subprotocol, masked(fin|0xB, ""), 1002},
 	{"stray continuation", "", masked(fin|continuation, "hello"), 1002},
 	{"text inside a message", "", masked(text, "he") + masked(fin|text, "llo"), 1002},
 	{"long ping", "", masked(fin|pingFrame, strings.Repeat("x", 126)), 1002},
 	{"fragmented ping", "", masked(pingFrame, "hello") + masked(fin|continuation, ""), 1002},
 	{"bad close code", "", masked(fin|closeFrame, closing(999, "")), 1002},
-	{"not JSON", subprotocol, masked(fin|text, "hello"), 1008},
-	{"JSON, but no object", subprotocol, masked(fin|text, `["hello"]`), 1008},
-	{"a number for a text", subprotocol, masked(fin|text, `{"text":1}`), 1008},
-	{"too long a ref", subprotocol, masked(fin|text, `{"text":"x","ref":"`+strings.Repeat("r", 65)+`"}`), 1008},
+	{"not JSON", protocol.Subprotocol, masked(fin|text, "hello"), 1008},
+	{"JSON, but no object", protocol.Subprotocol, masked(fin|text, `["hello"]`), 1008},
+	{"a number for a text", protocol.Subprotocol, masked(fin|text, `{"text":1}`), 1008},
+	{"too long a ref", protocol.Subprotocol, masked(fin|text, `{"text":"x","ref":"`+strings.Repeat("r", 65)+`"}`), 1008},
 }
 
 const upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -151,10 +153,10 @@ func (g *rogue) live(rooms []*room, end time.Time) {
 }
 
 // enter asks to be let in, and returns what to read from then on.
-func enter(conn net.Conn, host, room, protocol string) (*bufio.Reader, error) {
+func enter(conn net.Conn, host, room, subprotocol string) (*bufio.Reader, error) {
 	head := "GET /ws?room=" + room + " HTTP/1.1\r\nHost: " + host + "\r\n" + upgrade
-	if protocol != "" {
-		head += "Sec-WebSocket-Protocol: " + protocol + "\r\n"
+	if subprotocol != "" {
+		head += "Sec-WebSocket-Protocol: " + subprotocol + "\r\n"
 	}
 	if _, err := io.WriteString(conn, head+"\r\n"); err != nil {
 		return nil, err
@@ -171,13 +173,13 @@ func enter(conn net.Conn, host, room, protocol string) (*bufio.Reader, error) {
 }
 
 // breach breaks a rule, says something after it, and looks at how the server hangs up.
-func breach(conn net.Conn, host, room, protocol, send string, code int) error {
-	reader, err := enter(conn, host, room, protocol)
+func breach(conn net.Conn, host, room, subprotocol, send string, code int) error {
+	reader, err := enter(conn, host, room, subprotocol)
 	if err != nil {
 		return err
 	}
 	late := unheard
-	if protocol != "" {
+	if subprotocol != "" {
 		late = `{"text":"` + unheard + `"}`
 	}
 	go io.WriteString(conn, send+masked(fin|text, late)) // the server may hang up before it has all
@@ -213,7 +215,7 @@ func readFrame(reader *bufio.Reader) (first byte, payload []byte, err error) {
 		}
 		size = binary.BigEndian.Uint64(long[:])
 	}
-	if size > 16<<10 {
+	if size > protocol.MaxFrame {
 		return 0, nil, fmt.Errorf("a frame of %d bytes", size)
 	}
 	payload = make([]byte, size)

@@ -4,10 +4,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
-)
 
-// noName is what chat.v1 shows for somebody without a name.
-const noName = "guest"
+	"chat/internal/protocol"
+)
 
 // An event is one object that a chat.v1 client hears.
 type event struct {
@@ -62,7 +61,7 @@ func (e *ear) giveUp() {
 func (e *ear) greet(h event, p *process, v *verdict) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if h.Room != e.room.name || h.Max != maxText {
+	if h.Room != e.room.name || h.Max != protocol.MaxText {
 		v.odd("%s was greeted with %+v in %q", e.owner, h, e.room.name)
 	}
 	switch {

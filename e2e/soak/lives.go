@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"chat/internal/protocol"
 )
 
 const (
@@ -97,7 +99,7 @@ func (p *person) line(long bool) string {
 		b.WriteString(" " + words[p.rand.IntN(len(words))])
 	}
 	if long {
-		b.WriteString(" " + strings.Repeat("long", (maxText-b.Len()-1)/4))
+		b.WriteString(" " + strings.Repeat("long", (protocol.MaxText-b.Len()-1)/4))
 	}
 	return b.String()
 }

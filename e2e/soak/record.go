@@ -8,17 +8,14 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"chat/internal/history"
+	"chat/internal/protocol"
 )
 
 // This file is what was heard, and the check at the end. Ids are times, so one order of
 // ids is a room's order over all of a run, restarts and all. A message that anybody has heard must
 // have been heard by everybody who was there, that is, who was not told to have missed some.
-
-// What the server keeps for those who come back: a ref is known for as long.
-const (
-	keptMessages = 500
-	keptBytes    = 128 << 10
-)
 
 // A room is what all its visitors together have heard.
 type room struct {
@@ -67,7 +64,7 @@ func (r *room) hear(m event, spelled []byte) bool {
 	l := r.heard[m.ID]
 	if l == nil {
 		shown := m.Text
-		if m.Name != noName {
+		if m.Name != protocol.ShownName("") {
 			shown = m.Name + ": " + m.Text
 		}
 		l = &line{
@@ -256,7 +253,7 @@ func (r *room) checkDoubles(order []*line, v *verdict) {
 			switch {
 			case v.processOf(order[first.place].id) != v.processOf(l.id):
 				v.overRestarts++
-			case place-first.place > keptMessages || bytes-first.bytes > keptBytes:
+			case place-first.place > history.MaxMessages || bytes-first.bytes > history.MaxBytes:
 				v.forgotten++
 			default:
 				v.double("%q was said twice in %q, as %d and %d", l.text, r.name, order[first.place].id, l.id)

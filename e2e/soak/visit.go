@@ -19,12 +19,11 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"chat/internal/protocol"
 )
 
 const (
-	subprotocol = "chat.v1"
-	maxText     = 4096 // bytes of one message
-
 	helloWait = 10 * time.Second // as long as the page waits
 	writeWait = 20 * time.Second // for the server to take a line; one that is held to its rate waits
 	leaveWait = 5 * time.Second  // for the answer to a goodbye
@@ -116,7 +115,7 @@ func (p *person) open(r *room, pace int) (*visit, error) {
 	if p.classic {
 		v.stretch = &stretch{owner: p.owner, begin: time.Now().UnixMicro()}
 	} else {
-		dialer.Subprotocols = []string{subprotocol}
+		dialer.Subprotocols = []string{protocol.Subprotocol}
 		query.Set("key", "key of "+p.owner)
 		if after > 0 {
 			query.Set("after", fmt.Sprint(after))
@@ -185,7 +184,7 @@ func (v *visit) listen() {
 		if _, frame, err = v.conn.ReadMessage(); err != nil {
 			break
 		}
-		if len(frame) > 16<<10 {
+		if len(frame) > protocol.MaxFrame {
 			verdict.odd("a frame of %d bytes", len(frame))
 		}
 		for spelled := range bytes.SplitSeq(frame, []byte("\n")) {
