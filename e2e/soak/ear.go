@@ -6,15 +6,8 @@ import (
 	"sync"
 
 	"chat/internal/protocol"
+	"chat/internal/wstest"
 )
-
-// An event is one object that a chat.v1 client hears.
-type event struct {
-	Type, Room, Name, From, Text, Ref string
-	ID                                int64
-	Max                               int
-	Missed                            bool
-}
 
 // An ear is somebody in one room, over all connections, as a page is: it knows what it has
 // heard, and keeps what it has said until that comes back.
@@ -25,9 +18,9 @@ type ear struct {
 	mu     sync.Mutex
 	last   int64 // id of the last message heard; 0 for none
 	spans  []span
-	hello  event // of this connection
-	fresh  bool  // since which a new span begins
-	after  int64 // for that span
+	hello  wstest.Event // of this connection
+	fresh  bool         // since which a new span begins
+	after  int64        // for that span
 	said   int
 	outbox []utterance
 }
@@ -58,10 +51,10 @@ func (e *ear) giveUp() {
 }
 
 // greet takes a hello.
-func (e *ear) greet(h event, p *process, v *verdict) {
+func (e *ear) greet(h wstest.Event, p *process, v *verdict) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if h.Room != e.room.name || h.Max != protocol.MaxText {
+	if h.Room == nil || *h.Room != e.room.name || h.Max != protocol.MaxText {
 		v.odd("%s was greeted with %+v in %q", e.owner, h, e.room.name)
 	}
 	switch {
@@ -82,13 +75,13 @@ func (e *ear) greet(h event, p *process, v *verdict) {
 }
 
 // hear takes a message.
-func (e *ear) hear(m event, spelled []byte, v *verdict) {
+func (e *ear) hear(m wstest.Event, v *verdict) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.room.hear(m, spelled) {
-		v.odd("%s in %q has heard %d otherwise than others: %.200s", e.owner, e.room.name, m.ID, spelled)
+	if !e.room.hear(m) {
+		v.odd("%s in %q has heard %d otherwise than others: %.200s", e.owner, e.room.name, m.ID, m.Line)
 	}
-	if strings.HasPrefix(m.Text, unheard) {
+	if strings.HasPrefix(m.Text, afterBreach) {
 		v.odd("%s in %q has heard %q, said after a breach", e.owner, e.room.name, m.Text)
 	}
 	mine := strings.HasPrefix(m.Ref, e.owner+"-")

@@ -11,6 +11,7 @@ import (
 
 	"chat/internal/history"
 	"chat/internal/protocol"
+	"chat/internal/wstest"
 )
 
 // This file is what was heard, and the check at the end. Ids are times, so one order of
@@ -56,11 +57,11 @@ func (r *room) newEar(owner string) *ear {
 
 // hear notes that somebody has heard a message. It reports false if somebody else has
 // heard it otherwise.
-func (r *room) hear(m event, spelled []byte) bool {
+func (r *room) hear(m wstest.Event) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.deliveries++
-	sum := maphash.Bytes(hashSeed, spelled)
+	sum := maphash.String(hashSeed, m.Line)
 	l := r.heard[m.ID]
 	if l == nil {
 		shown := m.Text
@@ -72,7 +73,7 @@ func (r *room) hear(m event, spelled []byte) bool {
 			sum:     sum,
 			classic: maphash.String(hashSeed, shown),
 			text:    begins(m.Text),
-			size:    len(spelled),
+			size:    len(m.Line),
 		}
 		r.heard[m.ID] = l
 	}

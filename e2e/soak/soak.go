@@ -72,8 +72,8 @@ func (s *soak) run(clients int, duration time.Duration) error {
 		}
 	}
 	for range clients / 10 {
-		g := &rogue{soak: s, rand: next().rand}
-		people.Go(func() { g.live(rooms, end) })
+		o := &offender{soak: s, rand: next().rand}
+		people.Go(func() { o.run(rooms, end) })
 	}
 	if !s.crowded() {
 		for range tourists {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +20,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"chat/internal/protocol"
+	"chat/internal/wstest"
 )
 
 const (
@@ -178,23 +178,23 @@ func (v *visit) listen() {
 	defer close(v.over)
 	verdict := v.person.soak.verdict
 	greeted := false
+	speaks := protocol.ChatV1
+	if v.stretch != nil {
+		speaks = protocol.Classic
+	}
 	var err error
 	for {
 		var frame []byte
 		if _, frame, err = v.conn.ReadMessage(); err != nil {
 			break
 		}
-		if len(frame) > protocol.MaxFrame {
-			verdict.odd("a frame of %d bytes", len(frame))
+		events, err := wstest.Events(speaks, frame)
+		if err != nil {
+			verdict.odd("%s: %v", v.person.owner, err)
 		}
-		for spelled := range bytes.SplitSeq(frame, []byte("\n")) {
+		for _, e := range events {
 			if v.stretch != nil {
-				v.hearClassic(spelled)
-				continue
-			}
-			var e event
-			if err := json.Unmarshal(spelled, &e); err != nil {
-				verdict.odd("%s has heard %.80q: %v", v.person.owner, spelled, err)
+				v.hearClassic(e.Text)
 				continue
 			}
 			switch e.Type {
@@ -214,7 +214,7 @@ func (v *visit) listen() {
 					verdict.odd("%s was spoken to before the hello", v.person.owner)
 					continue
 				}
-				v.ear.hear(e, spelled, verdict)
+				v.ear.hear(e, verdict)
 			}
 		}
 	}
@@ -223,9 +223,8 @@ func (v *visit) listen() {
 }
 
 // hearClassic takes a line of the classic wire.
-func (v *visit) hearClassic(spelled []byte) {
-	v.stretch.heard = append(v.stretch.heard, sound{maphash.Bytes(hashSeed, spelled), time.Now().UnixMicro()})
-	text := string(spelled)
+func (v *visit) hearClassic(text string) {
+	v.stretch.heard = append(v.stretch.heard, sound{maphash.String(hashSeed, text), time.Now().UnixMicro()})
 	if v.person.name != "" {
 		text = strings.TrimPrefix(text, v.person.name+": ")
 	}
