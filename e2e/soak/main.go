@@ -24,8 +24,6 @@
 //		How much memory it should make do with (GOMEMLIMIT).
 //	-busy
 //		Keep all processors busy with something else meanwhile.
-//	-storm n
-//		Something else instead: n clients who all come back at once. See storm.
 //
 // Among the clients are some who talk, flood, read slowly or not at all for a while, are
 // cut off, vanish, or break every rule of the protocol. Now and then the server is stopped or
@@ -63,7 +61,6 @@ func main() {
 	ulimit := flag.Int("ulimit", 0, "files that the server may have open; 0 is no limit")
 	memory := flag.String("memory", "", "GOMEMLIMIT for the server, such as `32MiB`")
 	busy := flag.Bool("busy", false, "keep all processors busy with something else")
-	storm := flag.Int("storm", 0, "instead, `n` clients who all come back at once")
 	flag.Parse()
 	switch {
 	case flag.NArg() > 0:
@@ -72,8 +69,8 @@ func main() {
 		usageError("-minutes must be more than 0")
 	case *clients < leastClients:
 		usageError("-clients must be %d or more", leastClients)
-	case *storm < 0 || *ulimit < 0:
-		usageError("-storm and -ulimit cannot be negative")
+	case *ulimit < 0:
+		usageError("-ulimit cannot be negative")
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -90,11 +87,7 @@ func main() {
 		server:  &server{path: *path, args: strings.Fields(*args), maxFiles: *ulimit, memory: *memory},
 	}
 	s.server.verdict = s.verdict
-	run := func() error { return s.run(*clients, time.Duration(*minutes*float64(time.Minute))) }
-	if *storm > 0 {
-		run = func() error { return s.storm(*storm) }
-	}
-	err := s.with(run)
+	err := s.with(func() error { return s.run(*clients, time.Duration(*minutes*float64(time.Minute))) })
 	if ctx.Err() != nil {
 		err = fmt.Errorf("interrupted")
 	}
@@ -138,7 +131,7 @@ func (s *soak) with(run func() error) error {
 			return err
 		}
 	}
-	if err := s.server.start(true); err != nil {
+	if err := s.server.start(); err != nil {
 		return err
 	}
 	defer func() {

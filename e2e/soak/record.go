@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"chat/internal/history"
 	"chat/internal/protocol"
@@ -36,8 +35,6 @@ type line struct {
 	classic uint64 // of how the classic wire spells it
 	text    string // its beginning, which no other has
 	size    int    // as spelled
-	times   int    // how often it was heard
-	last    time.Time
 }
 
 var hashSeed = maphash.MakeSeed()
@@ -72,18 +69,13 @@ func (r *room) hear(m wstest.Event) bool {
 			id:      m.ID,
 			sum:     sum,
 			classic: maphash.String(hashSeed, shown),
-			text:    begins(m.Text),
+			text:    strings.Clone(m.Text[:min(len(m.Text), 40)]),
 			size:    len(m.Line),
 		}
 		r.heard[m.ID] = l
 	}
-	l.times++
-	l.last = time.Now()
 	return l.sum == sum
 }
-
-// begins returns the beginning of a text, which no other has.
-func begins(text string) string { return strings.Clone(text[:min(len(text), 40)]) }
 
 // knows reports whether anybody has heard a message of this id.
 func (r *room) knows(id int64) bool {

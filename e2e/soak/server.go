@@ -83,12 +83,10 @@ func freeAddr() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// start starts a process. If it is to be quiet, nobody connects before its measure is taken.
-func (s *server) start(quiet bool) error {
-	if quiet {
-		s.starting.Lock()
-		defer s.starting.Unlock()
-	}
+// start starts a process. Nobody connects before its measure is taken.
+func (s *server) start() error {
+	s.starting.Lock()
+	defer s.starting.Unlock()
 	args := append([]string{"-addr", s.addr}, s.args...)
 	if s.metrics != "" {
 		args = append(args, "-metrics", s.metrics)
@@ -125,10 +123,8 @@ func (s *server) start(quiet bool) error {
 	case <-time.After(startWait):
 		return fmt.Errorf("the server does not listen after %v\n%s", startWait, p.tail())
 	}
-	if quiet {
-		if p.first, err = s.settled(p); err != nil {
-			return err
-		}
+	if p.first, err = s.settled(p); err != nil {
+		return err
 	}
 	go func() {
 		<-p.exited
@@ -249,19 +245,6 @@ func (s *server) settled(p *process) (usage, error) {
 		before = now
 	}
 	return before, err
-}
-
-// cpuTime is the processor time that a process has used, in steps of 10 ms.
-func (p *process) cpuTime() time.Duration {
-	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0 // it is gone
-	}
-	user, _ := strconv.Atoi(fields[11])
-	system, _ := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
 // promised are the series that the metrics must have.

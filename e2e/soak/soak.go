@@ -149,7 +149,7 @@ func (s *soak) restart(signal syscall.Signal) error {
 		s.verdict.odd("%v", err)
 	}
 	s.stops[signal]++
-	return s.server.start(true)
+	return s.server.start()
 }
 
 // harvest adds up what the metrics count, before the process ends.

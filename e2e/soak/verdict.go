@@ -41,12 +41,10 @@ func (v *verdict) fault(kind, format string, args ...any) {
 }
 
 // count counts what happened.
-func (v *verdict) count(what string) { v.add(what, 1) }
-
-func (v *verdict) add(what string, n int) {
+func (v *verdict) count(what string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.happened[what] += n
+	v.happened[what]++
 }
 
 // counted returns how often something happened.
@@ -70,13 +68,6 @@ func (v *verdict) list(kind string) string {
 		return "none"
 	}
 	return strings.Join(all, ", ")
-}
-
-// forget begins to count anew what happens of a kind.
-func (v *verdict) forget(kind string) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	maps.DeleteFunc(v.happened, func(what string, _ int) bool { return strings.HasPrefix(what, kind) })
 }
 
 // processOf returns in which process, from 1 on, a message of this id was said.
