@@ -145,7 +145,7 @@ func (e *ear) check(s span, order []*line, v *verdict) {
 	if n := len(s.ids); n > 0 {
 		end = max(end, s.ids[n-1])
 	}
-	if s.after > 0 && !v.sparse && len(within(order, s.after, s.begin)) == 0 {
+	if s.after > 0 && len(within(order, s.after, s.begin)) == 0 {
 		v.odd("%s in %q came back after %d and was told that some are missing, but nobody has heard any", e.owner, e.room.name, s.after)
 	}
 	next := 0

@@ -27,13 +27,10 @@ const (
 
 // server is the program under fire: one process after another at one address.
 type server struct {
-	path     string
-	args     []string
-	addr     string
-	metrics  string // the address of its metrics; "" if the program has none
-	maxFiles int    // open files it may have; 0 for as many as there may be
-	memory   string // GOMEMLIMIT; "" for none
-	verdict  *verdict
+	path    string
+	addr    string
+	metrics string // the address of its metrics
+	verdict *verdict
 
 	// starting is held while there is a process that nobody is to connect to: while its
 	// goroutines and descriptors are counted. Whoever dials holds it for reading.
@@ -58,19 +55,21 @@ type process struct {
 	log []string // the last lines that it wrote
 }
 
-// build compiles the server in the parent directory of this module.
-func build(ctx context.Context, dir string) (string, error) {
-	path := filepath.Join(dir, "chat")
-	c := exec.CommandContext(ctx, "go", "build", "-o", path, ".")
+// build compiles the server in the parent directory of this module, and finds addresses
+// for it.
+func (s *server) build(ctx context.Context, dir string) (err error) {
+	s.path = filepath.Join(dir, "chat")
+	c := exec.CommandContext(ctx, "go", "build", "-o", s.path, ".")
 	c.Dir = ".."
 	c.Stderr = os.Stderr
-	return path, c.Run()
-}
-
-// hasMetrics reports whether the program knows -metrics.
-func hasMetrics(path string) bool {
-	help, _ := exec.Command(path, "-h").CombinedOutput() // its status is that of an error of use
-	return strings.Contains(string(help), "-metrics")
+	if err := c.Run(); err != nil {
+		return err
+	}
+	if s.addr, err = freeAddr(); err != nil {
+		return err
+	}
+	s.metrics, err = freeAddr()
+	return err
 }
 
 // freeAddr returns an address of this machine alone on which nothing listens.
@@ -87,22 +86,11 @@ func freeAddr() (string, error) {
 func (s *server) start() error {
 	s.starting.Lock()
 	defer s.starting.Unlock()
-	args := append([]string{"-addr", s.addr}, s.args...)
-	if s.metrics != "" {
-		args = append(args, "-metrics", s.metrics)
-	}
 	p := &process{
-		cmd:    exec.Command(s.path, args...),
+		cmd:    exec.Command(s.path, "-addr", s.addr, "-metrics", s.metrics),
 		begin:  time.Now().UnixMicro(),
 		exited: make(chan struct{}),
 		client: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxConnsPerHost: 1}},
-	}
-	if s.maxFiles > 0 {
-		shell := fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, s.maxFiles)
-		p.cmd = exec.Command("sh", append([]string{"-c", shell, s.path}, args...)...)
-	}
-	if s.memory != "" {
-		p.cmd.Env = append(os.Environ(), "GOMEMLIMIT="+s.memory)
 	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	output, err := p.cmd.StderrPipe()
@@ -210,14 +198,12 @@ type usage struct {
 // usage takes a process's measure.
 func (s *server) usage(p *process) (u usage, err error) {
 	dir := fmt.Sprintf("/proc/%d/", p.cmd.Process.Pid)
-	if s.metrics != "" {
-		series, err := s.scrape(p)
-		if err != nil {
-			return u, err
-		}
-		u.goroutines = int(series["go_goroutines"] - series["chat_rooms"])
-		u.people = int(sum(series, "chat_connections{"))
+	series, err := s.scrape(p)
+	if err != nil {
+		return u, err
 	}
+	u.goroutines = int(series["go_goroutines"] - series["chat_rooms"])
+	u.people = int(sum(series, "chat_connections{"))
 	files, err := os.ReadDir(dir + "fd")
 	if err != nil {
 		return u, err

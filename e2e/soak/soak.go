@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -12,11 +13,13 @@ import (
 )
 
 const (
-	leastClients = 20
-	tourists     = 2                // enough to visit more rooms than there may be
-	leastUptime  = 15 * time.Second // between two restarts
-	settleWait   = 30 * time.Second // for what was the clients' to be gone from the server
-	memoryBound  = 256 << 20        // more than at its start, at the end: what is garbage is not collected at once
+	numClients  = 300
+	numRooms    = 15               // three clients watch each
+	offenders   = 30               // of the clients
+	tourists    = 2                // of the clients: enough to visit more rooms than there may be
+	leastUptime = 15 * time.Second // between two restarts
+	settleWait  = 30 * time.Second // for what was the clients' to be gone from the server
+	memoryBound = 256 << 20        // more than at its start, at the end: what is garbage is not collected at once
 )
 
 // soak is one run.
@@ -31,8 +34,17 @@ type soak struct {
 	series map[string]float64 // of the metrics, summed over processes
 }
 
-// crowded reports whether there are fewer files than clients may want.
-func (s *soak) crowded() bool { return s.server.maxFiles > 0 }
+func newSoak(ctx context.Context, seed uint64) *soak {
+	v := newVerdict()
+	return &soak{
+		ctx:     ctx,
+		seed:    seed,
+		verdict: v,
+		server:  &server{verdict: v},
+		stops:   make(map[syscall.Signal]int),
+		series:  make(map[string]float64),
+	}
+}
 
 // sleep sleeps for so long. It reports false if the run was interrupted.
 func (s *soak) sleep(d time.Duration) bool {
@@ -44,13 +56,32 @@ func (s *soak) sleep(d time.Duration) bool {
 	}
 }
 
-// run lets everyone live for so long, restarts the server meanwhile, and looks at what
+// run builds and starts the server, and ends it.
+func (s *soak) run(duration time.Duration) error {
+	dir, err := os.MkdirTemp("", "soak")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := s.server.build(s.ctx, dir); err != nil {
+		return err
+	}
+	if err := s.server.start(); err != nil {
+		return err
+	}
+	defer func() {
+		if !s.server.running.Load().ended.Load() {
+			s.server.stop(syscall.SIGKILL)
+		}
+	}()
+	return s.live(duration)
+}
+
+// live lets everyone live for so long, restarts the server meanwhile, and looks at what
 // they have heard.
-func (s *soak) run(clients int, duration time.Duration) error {
-	s.verdict.sparse = s.crowded()
-	s.stops, s.series = map[syscall.Signal]int{}, map[string]float64{}
+func (s *soak) live(duration time.Duration) error {
 	rooms := []*room{newRoom("")}
-	for n := range min(max(clients/20, 3), 24) - 1 {
+	for n := range numRooms - 1 {
 		rooms = append(rooms, newRoom(fmt.Sprint("room-", n+1)))
 	}
 
@@ -71,18 +102,16 @@ func (s *soak) run(clients int, duration time.Duration) error {
 			witnesses.Go(func() { w.witness(r, end) })
 		}
 	}
-	for range clients / 10 {
+	for range offenders {
 		o := &offender{soak: s, rand: next().rand}
 		people.Go(func() { o.run(rooms, end) })
 	}
-	if !s.crowded() {
-		for range tourists {
-			t := next()
-			t.classic = false
-			people.Go(func() { t.tour(end) })
-		}
+	for range tourists {
+		t := next()
+		t.classic = false
+		people.Go(func() { t.tour(end) })
 	}
-	for index < clients {
+	for index < numClients {
 		p := next()
 		people.Go(func() {
 			p.live(rooms, end)
@@ -107,7 +136,7 @@ func (s *soak) run(clients int, duration time.Duration) error {
 	for _, r := range rooms {
 		r.check(s.verdict)
 	}
-	s.summarize(time.Since(begin), clients, rooms, final)
+	s.summarize(time.Since(begin), rooms, final)
 	return nil
 }
 
@@ -137,9 +166,6 @@ func (s *soak) restarts(begin time.Time, duration time.Duration) error {
 	s.sleep((duration - from) / 2)
 	u, err := s.server.usage(s.server.running.Load())
 	s.middle = u.memory
-	if s.crowded() {
-		return nil // it may have no file left to answer with
-	}
 	return err
 }
 
@@ -154,9 +180,6 @@ func (s *soak) restart(signal syscall.Signal) error {
 
 // harvest adds up what the metrics count, before the process ends.
 func (s *soak) harvest() {
-	if s.server.metrics == "" {
-		return
-	}
 	series, err := s.server.scrape(s.server.running.Load())
 	if err != nil {
 		s.verdict.odd("no metrics: %v", err)
@@ -201,7 +224,7 @@ func same(now, then usage) bool {
 }
 
 // summarize prints what happened.
-func (s *soak) summarize(took time.Duration, clients int, rooms []*room, final usage) {
+func (s *soak) summarize(took time.Duration, rooms []*room, final usage) {
 	v := s.verdict
 	deliveries, said := 0, 0
 	for _, r := range rooms {
@@ -213,16 +236,14 @@ func (s *soak) summarize(took time.Duration, clients int, rooms []*room, final u
 	}
 	first := s.server.running.Load().first
 	fmt.Printf("seed %d, %v, %d clients in %d rooms, %d restarts (%d SIGTERM, %d SIGKILL)\n", s.seed, took.Round(time.Second),
-		clients, len(rooms), s.stops[syscall.SIGTERM]+s.stops[syscall.SIGKILL], s.stops[syscall.SIGTERM], s.stops[syscall.SIGKILL])
+		numClients, len(rooms), s.stops[syscall.SIGTERM]+s.stops[syscall.SIGKILL], s.stops[syscall.SIGTERM], s.stops[syscall.SIGKILL])
 	fmt.Printf("lines said %d, different ones heard %d, deliveries checked %d, lines said again and heard once %d\n", v.counted("said"), said, deliveries, v.counted("repeats"))
 	fmt.Printf("cuts %d, came back %d, told to have missed some %d, floods %d, frozen %d, vanished %d, rooms only visited %d\n",
 		v.counted("cut"), v.counted("came back"), v.counted("missed"), v.counted("floods"), v.counted("frozen"), v.counted("vanished"), v.counted("rooms visited"))
 	fmt.Printf("bad: %s\n", v.list("bad"))
 	fmt.Printf("ended by the server: %s\n", v.list("ended"))
 	fmt.Printf("not let in: %s\n", v.list("not let in"))
-	if s.server.metrics != "" {
-		fmt.Printf("metrics: %s\n", s.counters())
-	}
+	fmt.Printf("metrics: %s\n", s.counters())
 	fmt.Printf("gaps %d, doubles %d (over restarts %d, after more than is kept %d), other faults %d\n",
 		len(v.faults["gap"]), len(v.faults["double"]), v.overRestarts, v.forgotten, len(v.faults["fault"]))
 	fmt.Printf("goroutines %d/%d, descriptors %d/%d, memory %s/%s/%s (last process: start, middle, end)\n",

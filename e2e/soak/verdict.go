@@ -18,7 +18,6 @@ type verdict struct {
 	overRestarts int     // lines said twice over a restart, which forgets
 	forgotten    int     // and after more than is kept
 	begins       []int64 // of processes
-	sparse       bool    // there may be rooms in which nobody hears what is said
 }
 
 func newVerdict() *verdict {
