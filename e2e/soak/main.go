@@ -68,8 +68,8 @@ func main() {
 	if err != nil {
 		log.Print(err)
 	}
-	fmt.Print(s.verdict.details())
-	if err != nil || s.verdict.bad() {
+	fmt.Print(s.report.details())
+	if err != nil || s.report.bad() {
 		os.Exit(1)
 	}
 }

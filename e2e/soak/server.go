@@ -30,7 +30,7 @@ type server struct {
 	path    string
 	addr    string
 	metrics string // the address of its metrics
-	verdict *verdict
+	report  *report
 
 	// starting is held while there is a process that nobody is to connect to: while its
 	// goroutines and descriptors are counted. Whoever dials holds it for reading.
@@ -100,7 +100,7 @@ func (s *server) start() error {
 	if err := p.cmd.Start(); err != nil {
 		return err
 	}
-	s.verdict.begins = append(s.verdict.begins, p.begin)
+	s.report.begins = append(s.report.begins, p.begin)
 	s.running.Store(p)
 	listening := make(chan struct{})
 	go s.watch(p, output, listening)
@@ -117,7 +117,7 @@ func (s *server) start() error {
 	go func() {
 		<-p.exited
 		if !p.ended.Load() {
-			s.verdict.odd("the server is gone: %v\n%s", p.err, p.tail())
+			s.report.fault("the server is gone: %v\n%s", p.err, p.tail())
 		}
 	}()
 	return nil
@@ -132,7 +132,7 @@ func (s *server) watch(p *process, output io.Reader, listening chan struct{}) {
 			listening = nil
 		}
 		if strings.Contains(line, "panic") {
-			s.verdict.odd("the server said %s", line)
+			s.report.fault("the server said %s", line)
 		}
 		p.mu.Lock()
 		if p.log = append(p.log, line); len(p.log) > 60 {
@@ -190,7 +190,7 @@ func (p *process) last() int64 {
 // usage is what a process has of what it must give back.
 type usage struct {
 	goroutines int // without those of rooms, of which those spoken in stay for a while
-	people     int // connections as the metrics count them
+	users      int // connections as the metrics count them
 	files      int
 	memory     int // bytes
 }
@@ -203,7 +203,7 @@ func (s *server) usage(p *process) (u usage, err error) {
 		return u, err
 	}
 	u.goroutines = int(series["go_goroutines"] - series["chat_rooms"])
-	u.people = int(sum(series, "chat_connections{"))
+	u.users = int(sum(series, "chat_connections{"))
 	files, err := os.ReadDir(dir + "fd")
 	if err != nil {
 		return u, err

@@ -16,7 +16,7 @@ const (
 	numClients  = 300
 	numRooms    = 15               // three clients watch each
 	offenders   = 30               // of the clients
-	tourists    = 2                // of the clients: enough to visit more rooms than there may be
+	walkers     = 2                // of the clients: enough to visit more rooms than there may be
 	leastUptime = 15 * time.Second // between two restarts
 	settleWait  = 30 * time.Second // for what was the clients' to be gone from the server
 	memoryBound = 256 << 20        // more than at its start, at the end: what is garbage is not collected at once
@@ -24,10 +24,10 @@ const (
 
 // soak is one run.
 type soak struct {
-	ctx     context.Context
-	seed    uint64
-	server  *server
-	verdict *verdict
+	ctx    context.Context
+	seed   uint64
+	server *server
+	report *report
 
 	middle int // memory in the middle of the last process's life
 	stops  map[syscall.Signal]int
@@ -35,14 +35,14 @@ type soak struct {
 }
 
 func newSoak(ctx context.Context, seed uint64) *soak {
-	v := newVerdict()
+	v := newReport()
 	return &soak{
-		ctx:     ctx,
-		seed:    seed,
-		verdict: v,
-		server:  &server{verdict: v},
-		stops:   make(map[syscall.Signal]int),
-		series:  make(map[string]float64),
+		ctx:    ctx,
+		seed:   seed,
+		report: v,
+		server: &server{report: v},
+		stops:  make(map[syscall.Signal]int),
+		series: make(map[string]float64),
 	}
 }
 
@@ -87,33 +87,33 @@ func (s *soak) live(duration time.Duration) error {
 
 	begin := time.Now()
 	end := begin.Add(duration)
-	var people, witnesses sync.WaitGroup
-	var witnessing []*person
+	var users, observers sync.WaitGroup
+	var observing []*user
 	index := 0
-	next := func() *person {
+	next := func() *user {
 		index++
-		return s.newPerson(index)
+		return s.newUser(index)
 	}
 	for _, r := range rooms {
 		for n := range 3 {
 			w := next()
 			w.classic = n == 2
-			witnessing = append(witnessing, w)
-			witnesses.Go(func() { w.witness(r, end) })
+			observing = append(observing, w)
+			observers.Go(func() { w.observe(r, end) })
 		}
 	}
 	for range offenders {
 		o := &offender{soak: s, rand: next().rand}
-		people.Go(func() { o.run(rooms, end) })
+		users.Go(func() { o.run(rooms, end) })
 	}
-	for range tourists {
+	for range walkers {
 		t := next()
 		t.classic = false
-		people.Go(func() { t.tour(end) })
+		users.Go(func() { t.walk(end) })
 	}
 	for index < numClients {
 		p := next()
-		people.Go(func() {
+		users.Go(func() {
 			p.live(rooms, end)
 			p.finish()
 		})
@@ -122,19 +122,19 @@ func (s *soak) live(duration time.Duration) error {
 	if restarted == nil {
 		s.sleep(time.Until(end))
 	}
-	people.Wait()
-	witnesses.Wait()
-	for _, w := range witnessing {
-		witnesses.Go(w.finish)
+	users.Wait()
+	observers.Wait()
+	for _, w := range observing {
+		observers.Go(w.finish)
 	}
-	witnesses.Wait()
+	observers.Wait()
 	if restarted != nil {
 		return restarted
 	}
-	s.harvest()
-	final := s.leftover()
+	s.addCounters()
+	final := s.awaitIdle()
 	for _, r := range rooms {
-		r.check(s.verdict)
+		r.check(s.report)
 	}
 	s.summarize(time.Since(begin), rooms, final)
 	return nil
@@ -157,7 +157,7 @@ func (s *soak) restarts(begin time.Time, duration time.Duration) error {
 		if n%2 == 0 {
 			lives.Shuffle(2, func(i, j int) { signals[i], signals[j] = signals[j], signals[i] })
 		}
-		s.harvest()
+		s.addCounters()
 		if err := s.restart(signals[n%2]); err != nil {
 			return err
 		}
@@ -172,17 +172,17 @@ func (s *soak) restarts(begin time.Time, duration time.Duration) error {
 // restart ends the server with a signal and starts it again.
 func (s *soak) restart(signal syscall.Signal) error {
 	if err := s.server.stop(signal); err != nil {
-		s.verdict.odd("%v", err)
+		s.report.fault("%v", err)
 	}
 	s.stops[signal]++
 	return s.server.start()
 }
 
-// harvest adds up what the metrics count, before the process ends.
-func (s *soak) harvest() {
+// addCounters adds up what the metrics count, before the process ends.
+func (s *soak) addCounters() {
 	series, err := s.server.scrape(s.server.running.Load())
 	if err != nil {
-		s.verdict.odd("no metrics: %v", err)
+		s.report.fault("no metrics: %v", err)
 		return
 	}
 	for name, value := range series {
@@ -192,28 +192,28 @@ func (s *soak) harvest() {
 	}
 }
 
-// leftover waits until the server has nothing left of its clients, and returns what it
+// awaitIdle waits until the server has nothing left of its clients, and returns what it
 // has then.
-func (s *soak) leftover() usage {
+func (s *soak) awaitIdle() usage {
 	p := s.server.running.Load()
 	var u usage
 	var err error
 	for deadline := time.Now().Add(settleWait); time.Now().Before(deadline) && s.sleep(200*time.Millisecond); {
 		u, err = s.server.usage(p)
-		if err == nil && u.people == 0 && same(u, p.first) {
+		if err == nil && u.users == 0 && same(u, p.first) {
 			break
 		}
 	}
 	switch {
 	case err != nil:
-		s.verdict.odd("cannot measure the server: %v", err)
-	case u.people != 0:
-		s.verdict.odd("all have left, but the server counts %d connections", u.people)
+		s.report.fault("cannot measure the server: %v", err)
+	case u.users != 0:
+		s.report.fault("all have left, but the server counts %d connections", u.users)
 	case !same(u, p.first):
-		s.verdict.odd("all have left, but there are %d goroutines and %d descriptors; at the start there were %d and %d",
+		s.report.fault("all have left, but there are %d goroutines and %d descriptors; at the start there were %d and %d",
 			u.goroutines, u.files, p.first.goroutines, p.first.files)
 	case u.memory > p.first.memory+memoryBound:
-		s.verdict.odd("all have left, but the server has %s; at its start it had %s", mib(u.memory), mib(p.first.memory))
+		s.report.fault("all have left, but the server has %s; at its start it had %s", mib(u.memory), mib(p.first.memory))
 	}
 	return u
 }
@@ -225,12 +225,12 @@ func same(now, then usage) bool {
 
 // summarize prints what happened.
 func (s *soak) summarize(took time.Duration, rooms []*room, final usage) {
-	v := s.verdict
+	v := s.report
 	deliveries, said := 0, 0
 	for _, r := range rooms {
 		deliveries += r.deliveries
 		said += len(r.heard)
-		for _, t := range r.stretches {
+		for _, t := range r.classicSpans {
 			deliveries += len(t.heard)
 		}
 	}

@@ -20,9 +20,9 @@ const (
 	endWait  = 10 * time.Second       // for that to come
 )
 
-// person is somebody who behaves, on bad lines and with bad habits. Its life is
+// user is somebody who behaves, on bad lines and with bad habits. Its life is
 // its own goroutine's, and drawn from its own numbers: the same in every run of one seed.
-type person struct {
+type user struct {
 	soak    *soak
 	owner   string // names it here, and begins its refs
 	name    string // "" for none
@@ -31,16 +31,16 @@ type person struct {
 	said    int // lines so far
 	came    int // connections so far
 
-	mu   sync.Mutex
-	ears map[*room]*ear
+	mu       sync.Mutex
+	sessions map[*room]*session
 }
 
-func (s *soak) newPerson(index int) *person {
-	p := &person{
-		soak:  s,
-		owner: fmt.Sprint("p", index),
-		rand:  rand.New(rand.NewPCG(s.seed, uint64(index))),
-		ears:  make(map[*room]*ear),
+func (s *soak) newUser(index int) *user {
+	p := &user{
+		soak:     s,
+		owner:    fmt.Sprint("p", index),
+		rand:     rand.New(rand.NewPCG(s.seed, uint64(index))),
+		sessions: make(map[*room]*session),
 	}
 	p.classic = p.rand.IntN(4) == 0
 	if p.rand.IntN(2) == 0 {
@@ -49,34 +49,34 @@ func (s *soak) newPerson(index int) *person {
 	return p
 }
 
-// ear returns the person's ear in a room.
-func (p *person) ear(r *room) *ear {
+// session returns the user's session in a room.
+func (p *user) session(r *room) *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ears[r] == nil {
-		p.ears[r] = r.newEar(p.owner)
+	if p.sessions[r] == nil {
+		p.sessions[r] = r.newSession(p.owner)
 	}
-	return p.ears[r]
+	return p.sessions[r]
 }
 
 // forget forgets a room, and all that was heard there.
-func (p *person) forget(r *room) {
+func (p *user) forget(r *room) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.ears, r)
+	delete(p.sessions, r)
 }
 
 // between draws a time.
-func (p *person) between(least, most time.Duration) time.Duration {
+func (p *user) between(least, most time.Duration) time.Duration {
 	return least + time.Duration(p.rand.Int64N(int64(most-least)))
 }
 
 // join connects, as often as it takes. It returns nil if the run ends before.
-func (p *person) join(r *room, pace int, end time.Time) *visit {
+func (p *user) join(r *room, pace int, end time.Time) *conn {
 	for failed := 1; time.Now().Before(end); failed++ {
 		if v, err := p.open(r, pace); err == nil {
 			if p.came++; p.came > 1 {
-				p.soak.verdict.count("came back")
+				p.soak.report.count("came back")
 			}
 			return v
 		}
@@ -91,7 +91,7 @@ func (p *person) join(r *room, pace int, end time.Time) *visit {
 var words = []string{"well", "I", "see", `"so"`, `back\slash`, "<b>bold</b>", "&amp;", "café", "naïve", "😀", "日本語", "{}", "null", "'"}
 
 // line makes up something to say, as long as may be if it is to be long. No two are the same.
-func (p *person) line(long bool) string {
+func (p *user) line(long bool) string {
 	p.said++
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s says %d .", p.owner, p.said)
@@ -106,7 +106,7 @@ func (p *person) line(long bool) string {
 
 // live is a life: a stay in some room after another, each ending in its own way, until
 // the end. Then what is left is said, and the last of it heard.
-func (p *person) live(rooms []*room, end time.Time) {
+func (p *user) live(rooms []*room, end time.Time) {
 	home := rooms[p.rand.IntN(len(rooms))]
 	p.soak.sleep(p.between(0, 3*time.Second))
 	for time.Now().Before(end) {
@@ -132,27 +132,27 @@ func (p *person) live(rooms []*room, end time.Time) {
 }
 
 // stays are what somebody may do on a connection.
-var stays = []func(*person, *visit, time.Time){
-	(*person).talk, (*person).talk, (*person).talk, (*person).talk, (*person).listen, (*person).listen,
-	(*person).flood, (*person).freeze, (*person).vanish,
+var stays = []func(*user, *conn, time.Time){
+	(*user).talk, (*user).talk, (*user).talk, (*user).talk, (*user).listen, (*user).listen,
+	(*user).flood, (*user).freeze, (*user).vanish,
 }
 
 // part ends a connection in one of the ways there are.
-func (p *person) part(v *visit) {
+func (p *user) part(v *conn) {
 	switch p.rand.IntN(3) {
 	case 0:
 		v.leave()
 	case 1:
-		p.soak.verdict.count("cut")
+		p.soak.report.count("cut")
 		v.cut()
 	case 2:
-		p.soak.verdict.count("cut")
+		p.soak.report.count("cut")
 		v.reset()
 	}
 }
 
 // chat says a line now and then, each after a pause of at most so long.
-func (p *person) chat(v *visit, pause, duration time.Duration, end time.Time) {
+func (p *user) chat(v *conn, pause, duration time.Duration, end time.Time) {
 	until := time.Now().Add(duration)
 	if end.Before(until) {
 		until = end
@@ -162,22 +162,22 @@ func (p *person) chat(v *visit, pause, duration time.Duration, end time.Time) {
 	}
 }
 
-func (p *person) talk(v *visit, end time.Time) {
+func (p *user) talk(v *conn, end time.Time) {
 	p.chat(v, p.between(200*time.Millisecond, 4*time.Second), p.between(5*time.Second, 30*time.Second), end)
 }
 
-func (p *person) listen(v *visit, end time.Time) {
+func (p *user) listen(v *conn, end time.Time) {
 	v.wait(min(p.between(5*time.Second, 40*time.Second), time.Until(end)))
 }
 
 // flood says far more than its rate allows, at once. When the lines are long, too, those on
 // slow lines cannot take them.
-func (p *person) flood(v *visit, end time.Time) {
+func (p *user) flood(v *conn, end time.Time) {
 	n := 50 + p.rand.IntN(mostFlood-50)
 	if time.Until(end) < floodTime {
 		n = min(n, 150)
 	}
-	p.soak.verdict.count("floods")
+	p.soak.report.count("floods")
 	long := p.rand.IntN(2) == 0
 	for range n {
 		v.say(p.line(long))
@@ -186,9 +186,9 @@ func (p *person) flood(v *visit, end time.Time) {
 }
 
 // freeze stops reading for a while, talks meanwhile, and then reads on.
-func (p *person) freeze(v *visit, end time.Time) {
-	p.soak.verdict.count("frozen")
-	v.keen.Store(false)
+func (p *user) freeze(v *conn, end time.Time) {
+	p.soak.report.count("frozen")
+	v.attentive.Store(false)
 	v.pipe.frozen.Store(true)
 	p.chat(v, 4*time.Second, p.between(3*time.Second, time.Minute), end)
 	v.pipe.frozen.Store(false)
@@ -196,10 +196,10 @@ func (p *person) freeze(v *visit, end time.Time) {
 }
 
 // vanish neither reads nor writes nor hangs up: the server has to notice.
-func (p *person) vanish(v *visit, end time.Time) {
-	p.soak.verdict.count("vanished")
-	heard := v.ear.waiting() == 0 // else the server may still be reading it, at its rate
-	v.keen.Store(false)
+func (p *user) vanish(v *conn, end time.Time) {
+	p.soak.report.count("vanished")
+	heard := v.session.waiting() == 0 // else the server may still be reading it, at its rate
+	v.attentive.Store(false)
 	v.pipe.frozen.Store(true)
 	long := goneTime + 10*time.Second
 	if time.Until(end) < long {
@@ -209,12 +209,12 @@ func (p *person) vanish(v *visit, end time.Time) {
 	p.soak.sleep(long)
 	v.pipe.frozen.Store(false)
 	if heard && v.pipe.pace == 0 && v.wait(10*time.Second) { // on a slow line there may be more to read than that
-		p.soak.verdict.odd("%s in %q did nothing for %v and is still connected", p.owner, v.ear.room.name, long)
+		p.soak.report.fault("%s in %q did nothing for %v and is still connected", p.owner, v.session.room.name, long)
 	}
 }
 
-// witness stays in a room and listens, but for moments.
-func (p *person) witness(r *room, end time.Time) {
+// observe stays in a room and listens, but for moments.
+func (p *user) observe(r *room, end time.Time) {
 	for time.Now().Before(end) {
 		v := p.join(r, 0, end)
 		if v == nil {
@@ -225,31 +225,31 @@ func (p *person) witness(r *room, end time.Time) {
 	}
 }
 
-// tour goes from one new room to the next, more than there may be, says something
+// walk goes from one new room to the next, more than there may be, says something
 // there, and sometimes comes back to one that may have been let go meanwhile.
-func (p *person) tour(end time.Time) {
+func (p *user) walk(end time.Time) {
 	s := p.soak
-	var album []*room
+	var visited []*room
 	for time.Now().Before(end) && s.ctx.Err() == nil {
 		r := newRoom(fmt.Sprintf("%s-%d", p.owner, p.said))
-		if len(album) > 0 && p.rand.IntN(10) == 0 {
-			r = album[p.rand.IntN(len(album))]
+		if len(visited) > 0 && p.rand.IntN(10) == 0 {
+			r = visited[p.rand.IntN(len(visited))]
 		} else {
-			album = append(album, r)
+			visited = append(visited, r)
 		}
 		v := p.join(r, 0, end)
 		if v == nil {
 			return
 		}
 		v.say(p.line(false))
-		if !v.waitFor(answerWait, func() bool { return v.ear.waiting() == 0 }) && !v.process.ended.Load() && s.ctx.Err() == nil {
-			s.verdict.gap("%s said something in %q, and it did not come back", p.owner, r.name)
+		if !v.waitFor(answerWait, func() bool { return v.session.waiting() == 0 }) && !v.process.ended.Load() && s.ctx.Err() == nil {
+			s.report.gap("%s said something in %q, and it did not come back", p.owner, r.name)
 		}
 		v.leave()
-		s.verdict.count("rooms visited")
-		if len(album) > 1500 {
-			p.forget(album[0])
-			album = album[1:]
+		s.report.count("rooms visited")
+		if len(visited) > 1500 {
+			p.forget(visited[0])
+			visited = visited[1:]
 		}
 		s.sleep(20 * time.Millisecond)
 	}
@@ -257,9 +257,9 @@ func (p *person) tour(end time.Time) {
 
 // finish comes back to each room, until all that was said there has come back, and once
 // more to hear the end.
-func (p *person) finish() {
+func (p *user) finish() {
 	deadline := time.Now().Add(finishWait)
-	for r, e := range p.ears {
+	for r, e := range p.sessions {
 		for e.waiting() > 0 && time.Now().Before(deadline) {
 			if v := p.join(r, 0, deadline); v != nil {
 				v.waitFor(finishWait, func() bool { return e.waiting() == 0 })
@@ -279,10 +279,10 @@ func (p *person) finish() {
 			return
 		}
 		if n := e.waiting(); n > 0 {
-			p.soak.verdict.gap("%s said %q and %d more in %q: that never came back", p.owner, e.outbox[0].text, n-1, r.name)
+			p.soak.report.gap("%s said %q and %d more in %q: that never came back", p.owner, e.outbox[0].text, n-1, r.name)
 		}
 		if !p.classic && !e.caughtUp() {
-			p.soak.verdict.gap("%s could not hear the last message in %q", p.owner, r.name)
+			p.soak.report.gap("%s could not hear the last message in %q", p.owner, r.name)
 		}
 	}
 }

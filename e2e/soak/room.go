@@ -21,11 +21,11 @@ import (
 type room struct {
 	name string
 
-	mu         sync.Mutex
-	heard      map[int64]*line // by id
-	ears       []*ear
-	stretches  []*stretch
-	deliveries int
+	mu           sync.Mutex
+	heard        map[int64]*line // by id
+	sessions     []*session
+	classicSpans []*classicSpan
+	deliveries   int
 }
 
 // A line is one message. What is too long to keep for half an hour is kept as a hash.
@@ -43,18 +43,18 @@ func newRoom(name string) *room {
 	return &room{name: name, heard: make(map[int64]*line)}
 }
 
-// newEar returns one more ear in the room.
-func (r *room) newEar(owner string) *ear {
+// newSession returns one more session in the room.
+func (r *room) newSession(owner string) *session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e := &ear{room: r, owner: owner}
-	r.ears = append(r.ears, e)
+	e := &session{room: r, owner: owner}
+	r.sessions = append(r.sessions, e)
 	return e
 }
 
 // hear notes that somebody has heard a message. It reports false if somebody else has
 // heard it otherwise.
-func (r *room) hear(m wstest.Event) bool {
+func (r *room) receive(m wstest.Event) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.deliveries++
@@ -101,7 +101,7 @@ func within(order []*line, above, most int64) []*line {
 	return order[first:max(first, end)]
 }
 
-// A span is a stretch of the room's order of which somebody should have heard everything.
+// A span is a part of the room's order of which somebody should have heard everything.
 type span struct {
 	after int64 // the id with which it came back and was told that some are missing; 0 if that was no surprise
 	begin int64 // it begins above this id
@@ -109,44 +109,44 @@ type span struct {
 	end   int64 // set when more is known than that the last of ids was heard
 }
 
-// A stretch is what somebody heard on one connection of the classic wire, where lines
+// A classicSpan is what somebody heard on one connection of the classic wire, where lines
 // have no ids: hashes of them, and when each was heard, which is after it was said.
-type stretch struct {
+type classicSpan struct {
 	owner string
 	begin int64 // when it connected
-	heard []sound
+	heard []receipt
 	end   int64 // when it was told that the server stops, and so has heard all; 0 if it was not
 }
 
-type sound struct {
+type receipt struct {
 	classic uint64 // as of a line
 	at      int64
 }
 
 // check compares what everybody heard in the room.
-func (r *room) check(v *verdict) {
+func (r *room) check(v *report) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	order := r.order()
-	for _, e := range r.ears {
+	for _, e := range r.sessions {
 		for _, s := range e.spans {
 			e.check(s, order, v)
 		}
 	}
-	for _, s := range r.stretches {
-		r.checkStretch(s, order, v)
+	for _, s := range r.classicSpans {
+		r.checkClassic(s, order, v)
 	}
 	r.checkDoubles(order, v)
 }
 
-// check looks for what an ear has not heard of a span.
-func (e *ear) check(s span, order []*line, v *verdict) {
+// check looks for what a session has not heard of a span.
+func (e *session) check(s span, order []*line, v *report) {
 	end := max(s.end, s.begin)
 	if n := len(s.ids); n > 0 {
 		end = max(end, s.ids[n-1])
 	}
 	if s.after > 0 && len(within(order, s.after, s.begin)) == 0 {
-		v.odd("%s in %q came back after %d and was told that some are missing, but nobody has heard any", e.owner, e.room.name, s.after)
+		v.fault("%s in %q came back after %d and was told that some are missing, but nobody has heard any", e.owner, e.room.name, s.after)
 	}
 	next := 0
 	for _, l := range within(order, s.begin, end) {
@@ -158,10 +158,10 @@ func (e *ear) check(s span, order []*line, v *verdict) {
 	}
 }
 
-// checkStretch looks for what somebody on the classic wire has not heard between the first and
+// checkClassic looks for what somebody on the classic wire has not heard between the first and
 // the last that it has, or heard in another order. When its first line was said more than
 // once, it heard the one that leaves least to explain.
-func (r *room) checkStretch(s *stretch, order []*line, v *verdict) {
+func (r *room) checkClassic(s *classicSpan, order []*line, v *report) {
 	order = within(order, s.begin, 1<<62)
 	places := make(map[uint64][]int, len(s.heard))
 	for place, l := range order {
@@ -169,14 +169,14 @@ func (r *room) checkStretch(s *stretch, order []*line, v *verdict) {
 	}
 	// said returns the places at which what was heard may have been said: one that nobody on
 	// chat.v1 has heard may have been said again much later.
-	said := func(h sound) []int {
+	said := func(h receipt) []int {
 		all := places[h.classic]
 		if i := slices.IndexFunc(all, func(place int) bool { return order[place].id > h.at }); i >= 0 {
 			return all[:i]
 		}
 		return all
 	}
-	first := slices.IndexFunc(s.heard, func(h sound) bool { return len(said(h)) > 0 })
+	first := slices.IndexFunc(s.heard, func(h receipt) bool { return len(said(h)) > 0 })
 	if first < 0 {
 		return
 	}
@@ -194,7 +194,7 @@ func (r *room) checkStretch(s *stretch, order []*line, v *verdict) {
 // trace follows what somebody on the classic wire has heard through the order, which begins with
 // the first of that, at a place as said returns them. It returns what does not fit. What nobody
 // on chat.v1 was there to hear has no place.
-func (r *room) trace(s *stretch, heard []sound, order []*line, start int, said func(sound) []int) (found []string) {
+func (r *room) trace(s *classicSpan, heard []receipt, order []*line, start int, said func(receipt) []int) (found []string) {
 	at, unplaced := 0, 0
 	for _, h := range heard[1:] {
 		places := said(h)
@@ -225,7 +225,7 @@ func (r *room) trace(s *stretch, heard []sound, order []*line, start int, said f
 
 // covered reports whether somebody on chat.v1 should have heard all between two ids.
 func (r *room) covered(begin, end int64) bool {
-	for _, e := range r.ears {
+	for _, e := range r.sessions {
 		for _, s := range e.spans {
 			if n := len(s.ids); n > 0 && s.begin < begin && s.ids[n-1] >= end {
 				return true
@@ -237,7 +237,7 @@ func (r *room) covered(begin, end int64) bool {
 
 // checkDoubles looks for lines said twice. That is right after a restart, and when so much
 // was said between that the server could not know.
-func (r *room) checkDoubles(order []*line, v *verdict) {
+func (r *room) checkDoubles(order []*line, v *report) {
 	type saying struct{ place, bytes int }
 	before := make(map[string]saying, len(order))
 	bytes := 0 // of all up to here

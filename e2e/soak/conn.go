@@ -51,18 +51,18 @@ func (c *pipe) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// visit is one connection of somebody. One goroutine, listen, reads from it.
-type visit struct {
-	person  *person
-	process *process // to which
-	ear     *ear
-	stretch *stretch // on the classic wire
-	pipe    *pipe
-	conn    *websocket.Conn
-	keen    atomic.Bool   // reads all that comes, at once
-	left    atomic.Bool   // by its own will
-	greeted chan struct{} // closed by listen, at the hello
-	over    chan struct{} // closed by listen, when it ends
+// conn is one connection of somebody. One goroutine, listen, reads from it.
+type conn struct {
+	user        *user
+	process     *process // to which
+	session     *session
+	classicSpan *classicSpan // on the classic wire
+	pipe        *pipe
+	ws          *websocket.Conn
+	attentive   atomic.Bool   // reads all that comes, at once
+	left        atomic.Bool   // by its own will
+	greeted     chan struct{} // closed by listen, at the hello
+	over        chan struct{} // closed by listen, when it ends
 }
 
 // backoff is how long the page waits before the next attempt after so many that failed.
@@ -99,8 +99,8 @@ func (s *server) dial(ctx context.Context, narrow bool) (conn *net.TCPConn, proc
 }
 
 // open connects once. What has not come back is said again.
-func (p *person) open(r *room, pace int) (*visit, error) {
-	e := p.ear(r)
+func (p *user) open(r *room, pace int) (*conn, error) {
+	e := p.session(r)
 	if p.classic {
 		e.giveUp()
 	}
@@ -109,11 +109,11 @@ func (p *person) open(r *room, pace int) (*visit, error) {
 	if p.name != "" {
 		query.Set("name", p.name)
 	}
-	v := &visit{person: p, ear: e, greeted: make(chan struct{}), over: make(chan struct{})}
-	v.keen.Store(pace == 0)
+	v := &conn{user: p, session: e, greeted: make(chan struct{}), over: make(chan struct{})}
+	v.attentive.Store(pace == 0)
 	dialer := websocket.Dialer{ReadBufferSize: 2048, WriteBufferSize: 1024, HandshakeTimeout: helloWait}
 	if p.classic {
-		v.stretch = &stretch{owner: p.owner, begin: time.Now().UnixMicro()}
+		v.classicSpan = &classicSpan{owner: p.owner, begin: time.Now().UnixMicro()}
 	} else {
 		dialer.Subprotocols = []string{protocol.Subprotocol}
 		query.Set("key", "key of "+p.owner)
@@ -136,10 +136,10 @@ func (p *person) open(r *room, pace int) (*visit, error) {
 		done()
 	}
 	if err != nil {
-		p.soak.verdict.count("not let in: " + whyNot(answer, err))
+		p.soak.report.count("not let in: " + whyNot(answer, err))
 		return nil, err
 	}
-	v.conn = conn
+	v.ws = conn
 	go v.listen()
 	if p.classic {
 		return v, nil
@@ -147,10 +147,10 @@ func (p *person) open(r *room, pace int) (*visit, error) {
 	select {
 	case <-v.greeted:
 	case <-v.over:
-		p.soak.verdict.count("not let in: ended before the hello")
+		p.soak.report.count("not let in: ended before the hello")
 		return nil, errors.New("no hello")
 	case <-time.After(helloWait):
-		p.soak.verdict.count("not let in: no hello")
+		p.soak.report.count("not let in: no hello")
 		v.cut()
 		return nil, errors.New("no hello")
 	}
@@ -174,70 +174,70 @@ func whyNot(answer *http.Response, err error) string {
 }
 
 // listen reads until the connection ends.
-func (v *visit) listen() {
+func (v *conn) listen() {
 	defer close(v.over)
-	verdict := v.person.soak.verdict
+	report := v.user.soak.report
 	greeted := false
 	speaks := protocol.ChatV1
-	if v.stretch != nil {
+	if v.classicSpan != nil {
 		speaks = protocol.Classic
 	}
 	var err error
 	for {
 		var frame []byte
-		if _, frame, err = v.conn.ReadMessage(); err != nil {
+		if _, frame, err = v.ws.ReadMessage(); err != nil {
 			break
 		}
 		events, err := wstest.Events(speaks, frame)
 		if err != nil {
-			verdict.odd("%s: %v", v.person.owner, err)
+			report.fault("%s: %v", v.user.owner, err)
 		}
 		for _, e := range events {
-			if v.stretch != nil {
-				v.hearClassic(e.Text)
+			if v.classicSpan != nil {
+				v.receiveClassic(e.Text)
 				continue
 			}
 			switch e.Type {
 			case "hello":
 				if greeted {
-					verdict.odd("%s was greeted twice", v.person.owner)
+					report.fault("%s was greeted twice", v.user.owner)
 					continue
 				}
 				greeted = true
-				v.ear.greet(e, v.process, verdict)
+				v.session.join(e, v.process, report)
 				if e.Missed {
-					verdict.count("missed")
+					report.count("missed")
 				}
 				close(v.greeted)
 			case "message":
 				if !greeted {
-					verdict.odd("%s was spoken to before the hello", v.person.owner)
+					report.fault("%s was spoken to before the hello", v.user.owner)
 					continue
 				}
-				v.ear.hear(e, verdict)
+				v.session.receive(e, report)
 			}
 		}
 	}
-	v.conn.Close()
+	v.ws.Close()
 	v.end(err, greeted)
 }
 
-// hearClassic takes a line of the classic wire.
-func (v *visit) hearClassic(text string) {
-	v.stretch.heard = append(v.stretch.heard, sound{maphash.String(hashSeed, text), time.Now().UnixMicro()})
-	if v.person.name != "" {
-		text = strings.TrimPrefix(text, v.person.name+": ")
+// receiveClassic takes a line of the classic wire.
+func (v *conn) receiveClassic(text string) {
+	v.classicSpan.heard = append(v.classicSpan.heard, receipt{maphash.String(hashSeed, text), time.Now().UnixMicro()})
+	if v.user.name != "" {
+		text = strings.TrimPrefix(text, v.user.name+": ")
 	}
-	v.ear.mu.Lock()
-	defer v.ear.mu.Unlock()
-	if i := slices.IndexFunc(v.ear.outbox, func(u utterance) bool { return u.text == text }); i >= 0 {
-		v.ear.outbox = slices.Delete(v.ear.outbox, i, i+1)
+	v.session.mu.Lock()
+	defer v.session.mu.Unlock()
+	if i := slices.IndexFunc(v.session.outbox, func(u outgoing) bool { return u.text == text }); i >= 0 {
+		v.session.outbox = slices.Delete(v.session.outbox, i, i+1)
 	}
 }
 
 // end notes how a connection ended.
-func (v *visit) end(err error, greeted bool) {
-	verdict := v.person.soak.verdict
+func (v *conn) end(err error, greeted bool) {
+	report := v.user.soak.report
 	code, reason := websocket.CloseAbnormalClosure, "" // without a close frame
 	var closed *websocket.CloseError
 	if errors.As(err, &closed) {
@@ -245,57 +245,57 @@ func (v *visit) end(err error, greeted bool) {
 	}
 	stopped := code == websocket.CloseGoingAway && reason == "the server is stopping"
 	if stopped && greeted {
-		v.ear.stopped(v.process)
+		v.session.stopped(v.process)
 	}
-	if v.stretch != nil {
+	if v.classicSpan != nil {
 		if stopped {
-			v.stretch.end = v.process.last()
+			v.classicSpan.end = v.process.last()
 		}
-		v.ear.giveUp()
-		v.ear.room.mu.Lock()
-		v.ear.room.stretches = append(v.ear.room.stretches, v.stretch)
-		v.ear.room.mu.Unlock()
+		v.session.giveUp()
+		v.session.room.mu.Lock()
+		v.session.room.classicSpans = append(v.session.room.classicSpans, v.classicSpan)
+		v.session.room.mu.Unlock()
 	}
 	if v.left.Load() {
 		return
 	}
-	verdict.count(strings.TrimSpace(fmt.Sprintf("ended: %d %s", code, reason)))
-	if code == websocket.CloseAbnormalClosure && v.keen.Load() && !v.process.killed.Load() {
-		verdict.odd("%s in %q read all the time and was cut off without a word: %v", v.person.owner, v.ear.room.name, err)
+	report.count(strings.TrimSpace(fmt.Sprintf("ended: %d %s", code, reason)))
+	if code == websocket.CloseAbnormalClosure && v.attentive.Load() && !v.process.killed.Load() {
+		report.fault("%s in %q read all the time and was cut off without a word: %v", v.user.owner, v.session.room.name, err)
 	}
 }
 
 // say says a line.
-func (v *visit) say(text string) {
-	e := v.ear
+func (v *conn) say(text string) {
+	e := v.session
 	e.mu.Lock()
 	e.said++
-	u := utterance{text, fmt.Sprintf("%s-%d-%s", e.owner, e.said, e.room.name)}
+	u := outgoing{text, fmt.Sprintf("%s-%d-%s", e.owner, e.said, e.room.name)}
 	e.outbox = append(e.outbox, u)
 	e.mu.Unlock()
-	v.person.soak.verdict.count("said")
+	v.user.soak.report.count("said")
 	v.send(u)
 }
 
 // send sends a line. If that fails, so does reading.
-func (v *visit) send(u utterance) {
+func (v *conn) send(u outgoing) {
 	frame := []byte(u.text)
-	if v.stretch == nil {
+	if v.classicSpan == nil {
 		frame, _ = json.Marshal(map[string]string{"text": u.text, "ref": u.ref}) // of strings, it cannot fail
 	}
-	v.conn.SetWriteDeadline(time.Now().Add(writeWait))
-	if v.conn.WriteMessage(websocket.TextMessage, frame) != nil {
+	v.ws.SetWriteDeadline(time.Now().Add(writeWait))
+	if v.ws.WriteMessage(websocket.TextMessage, frame) != nil {
 		v.left.Store(true)
-		v.conn.Close()
+		v.ws.Close()
 	}
 }
 
 // wait waits for so long. It reports false if the connection is over, or the run.
-func (v *visit) wait(d time.Duration) bool {
+func (v *conn) wait(d time.Duration) bool {
 	select {
 	case <-v.over:
 		return false
-	case <-v.person.soak.ctx.Done():
+	case <-v.user.soak.ctx.Done():
 		return false
 	case <-time.After(d):
 		return true
@@ -303,7 +303,7 @@ func (v *visit) wait(d time.Duration) bool {
 }
 
 // waitFor waits until done, at most for so long, and reports whether it is.
-func (v *visit) waitFor(most time.Duration, done func() bool) bool {
+func (v *conn) waitFor(most time.Duration, done func() bool) bool {
 	deadline := time.Now().Add(most)
 	for !done() && time.Now().Before(deadline) && v.wait(20*time.Millisecond) {
 	}
@@ -311,10 +311,10 @@ func (v *visit) waitFor(most time.Duration, done func() bool) bool {
 }
 
 // leave says goodbye and hangs up when that is answered, or not for a while.
-func (v *visit) leave() {
+func (v *conn) leave() {
 	v.left.Store(true)
 	v.pipe.frozen.Store(false)
-	v.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(time.Second))
+	v.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(time.Second))
 	select {
 	case <-v.over:
 	case <-time.After(leaveWait):
@@ -323,15 +323,15 @@ func (v *visit) leave() {
 }
 
 // cut hangs up without a word.
-func (v *visit) cut() {
+func (v *conn) cut() {
 	v.left.Store(true)
 	v.pipe.frozen.Store(false)
-	v.conn.Close()
+	v.ws.Close()
 	<-v.over
 }
 
 // reset ends the connection as a machine does that knows nothing of it.
-func (v *visit) reset() {
+func (v *conn) reset() {
 	v.pipe.SetLinger(0)
 	v.cut()
 }

@@ -60,9 +60,9 @@ func (o *offender) run(rooms []*room, end time.Time) {
 			conn.SetLinger(0) // closed with a reset
 		}
 		conn.Close()
-		o.soak.verdict.count("bad: " + what)
+		o.soak.report.count("bad: " + what)
 		if err != nil && !process.ended.Load() && o.soak.ctx.Err() == nil {
-			o.soak.verdict.odd("%s: %v", what, err)
+			o.soak.report.fault("%s: %v", what, err)
 		}
 	}
 }

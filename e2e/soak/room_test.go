@@ -7,7 +7,7 @@ import (
 )
 
 // What somebody on the classic wire has heard is compared with what the others have.
-func TestCheckStretch(t *testing.T) {
+func TestCheckClassic(t *testing.T) {
 	// A saying is a line and when it was said, and heard.
 	type saying struct {
 		text string
@@ -32,15 +32,15 @@ func TestCheckStretch(t *testing.T) {
 		{"not the last before the end", []saying{{"d", 41}, {"b", 51}}, 65, 1},
 		{"nothing", nil, 0, 0},
 	} {
-		r, v := newRoom("test"), newVerdict()
+		r, v := newRoom("test"), newReport()
 		for _, s := range order {
 			r.heard[s.at] = &line{id: s.at, classic: maphash.String(hashSeed, s.text), text: s.text}
 		}
-		s := &stretch{owner: "p", end: test.end}
+		s := &classicSpan{owner: "p", end: test.end}
 		for _, h := range test.heard {
-			s.heard = append(s.heard, sound{maphash.String(hashSeed, h.text), h.at})
+			s.heard = append(s.heard, receipt{maphash.String(hashSeed, h.text), h.at})
 		}
-		r.checkStretch(s, r.order(), v)
+		r.checkClassic(s, r.order(), v)
 		if got := v.faults["gap"]; len(got) != test.gaps {
 			t.Errorf("who heard %s: %d gaps, want %d: %s", test.what, len(got), test.gaps, fmt.Sprint(got))
 		}

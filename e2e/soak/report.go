@@ -10,8 +10,8 @@ import (
 
 const shownFaults = 10 // of each kind
 
-// verdict is what went wrong, and what happened.
-type verdict struct {
+// report is what went wrong, and what happened.
+type report struct {
 	mu           sync.Mutex
 	faults       map[string][]string // by kind
 	happened     map[string]int
@@ -20,41 +20,41 @@ type verdict struct {
 	begins       []int64 // of processes
 }
 
-func newVerdict() *verdict {
-	return &verdict{faults: make(map[string][]string), happened: make(map[string]int)}
+func newReport() *report {
+	return &report{faults: make(map[string][]string), happened: make(map[string]int)}
 }
 
 // gap notes that somebody has not heard something.
-func (v *verdict) gap(format string, args ...any) { v.fault("gap", format, args...) }
+func (v *report) gap(format string, args ...any) { v.add("gap", format, args...) }
 
 // double notes that somebody has heard something twice, or too late.
-func (v *verdict) double(format string, args ...any) { v.fault("double", format, args...) }
+func (v *report) double(format string, args ...any) { v.add("double", format, args...) }
 
 // odd notes that the server has done anything else that it should not.
-func (v *verdict) odd(format string, args ...any) { v.fault("fault", format, args...) }
+func (v *report) fault(format string, args ...any) { v.add("fault", format, args...) }
 
-func (v *verdict) fault(kind, format string, args ...any) {
+func (v *report) add(kind, format string, args ...any) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.faults[kind] = append(v.faults[kind], fmt.Sprintf(format, args...))
 }
 
 // count counts what happened.
-func (v *verdict) count(what string) {
+func (v *report) count(what string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.happened[what]++
 }
 
 // counted returns how often something happened.
-func (v *verdict) counted(what string) int {
+func (v *report) counted(what string) int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.happened[what]
 }
 
 // list returns what happened of a kind, which is what its names begin with, and how often.
-func (v *verdict) list(kind string) string {
+func (v *report) list(kind string) string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var all []string
@@ -70,16 +70,16 @@ func (v *verdict) list(kind string) string {
 }
 
 // processOf returns in which process, from 1 on, a message of this id was said.
-func (v *verdict) processOf(id int64) int {
+func (v *report) processOf(id int64) int {
 	n, _ := slices.BinarySearch(v.begins, id)
 	return n
 }
 
 // bad reports whether anything went wrong.
-func (v *verdict) bad() bool { return len(v.faults) > 0 }
+func (v *report) bad() bool { return len(v.faults) > 0 }
 
 // details returns the first few faults of each kind, one a line.
-func (v *verdict) details() string {
+func (v *report) details() string {
 	var b strings.Builder
 	for _, kind := range slices.Sorted(maps.Keys(v.faults)) {
 		for i, what := range v.faults[kind] {

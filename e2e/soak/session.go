@@ -9,9 +9,9 @@ import (
 	"chat/internal/wstest"
 )
 
-// An ear is somebody in one room, over all connections, as a page is: it knows what it has
+// A session is somebody in one room, over all connections, as a page is: it knows what it has
 // heard, and keeps what it has said until that comes back.
-type ear struct {
+type session struct {
 	room  *room
 	owner string
 
@@ -22,21 +22,21 @@ type ear struct {
 	fresh  bool         // since which a new span begins
 	after  int64        // for that span
 	said   int
-	outbox []utterance
+	outbox []outgoing
 }
 
-// An utterance is a line on its way.
-type utterance struct{ text, ref string }
+// An outgoing is a line on its way.
+type outgoing struct{ text, ref string }
 
 // position returns the id to come back with, 0 for none, and what is to be said again.
-func (e *ear) position() (int64, []utterance) {
+func (e *session) position() (int64, []outgoing) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.last, slices.Clone(e.outbox)
 }
 
 // waiting returns how many lines have not come back.
-func (e *ear) waiting() int {
+func (e *session) waiting() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.outbox)
@@ -44,26 +44,26 @@ func (e *ear) waiting() int {
 
 // giveUp forgets what has not come back: on the classic wire there is no telling whether it was
 // said, and so it is not said again.
-func (e *ear) giveUp() {
+func (e *session) giveUp() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.outbox = nil
 }
 
 // greet takes a hello.
-func (e *ear) greet(h wstest.Event, p *process, v *verdict) {
+func (e *session) join(h wstest.Event, p *process, v *report) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if h.Room == nil || *h.Room != e.room.name || h.Max != protocol.MaxText {
-		v.odd("%s was greeted with %+v in %q", e.owner, h, e.room.name)
+		v.fault("%s was greeted with %+v in %q", e.owner, h, e.room.name)
 	}
 	switch {
 	case e.last == 0 && h.Missed:
-		v.odd("%s is new in %q and was told to have missed some", e.owner, e.room.name)
+		v.fault("%s is new in %q and was told to have missed some", e.owner, e.room.name)
 	case e.last > 0 && e.last < p.begin && !h.Missed:
-		v.odd("%s came back to %q after a restart and was not told that some may be missing", e.owner, e.room.name)
+		v.fault("%s came back to %q after a restart and was not told that some may be missing", e.owner, e.room.name)
 	case !h.Missed && h.ID < e.last:
-		v.odd("%s in %q has heard %d, but the last is %d", e.owner, e.room.name, e.last, h.ID)
+		v.fault("%s in %q has heard %d, but the last is %d", e.owner, e.room.name, e.last, h.ID)
 	}
 	e.hello = h
 	if h.Missed || e.last == 0 {
@@ -75,20 +75,20 @@ func (e *ear) greet(h wstest.Event, p *process, v *verdict) {
 }
 
 // hear takes a message.
-func (e *ear) hear(m wstest.Event, v *verdict) {
+func (e *session) receive(m wstest.Event, v *report) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.room.hear(m) {
-		v.odd("%s in %q has heard %d otherwise than others: %.200s", e.owner, e.room.name, m.ID, m.Line)
+	if !e.room.receive(m) {
+		v.fault("%s in %q has heard %d otherwise than others: %.200s", e.owner, e.room.name, m.ID, m.Line)
 	}
 	if strings.HasPrefix(m.Text, afterBreach) {
-		v.odd("%s in %q has heard %q, said after a breach", e.owner, e.room.name, m.Text)
+		v.fault("%s in %q has heard %q, said after a breach", e.owner, e.room.name, m.Text)
 	}
 	mine := strings.HasPrefix(m.Ref, e.owner+"-")
 	if mine {
-		if i := slices.IndexFunc(e.outbox, func(u utterance) bool { return u.ref == m.Ref }); i >= 0 {
+		if i := slices.IndexFunc(e.outbox, func(u outgoing) bool { return u.ref == m.Ref }); i >= 0 {
 			if e.outbox[i].text != m.Text {
-				v.odd("%s said %.60q in %q, but heard %.60q", e.owner, e.outbox[i].text, e.room.name, m.Text)
+				v.fault("%s said %.60q in %q, but heard %.60q", e.owner, e.outbox[i].text, e.room.name, m.Text)
 			}
 			e.outbox = slices.Delete(e.outbox, i, i+1)
 		}
@@ -110,13 +110,13 @@ func (e *ear) hear(m wstest.Event, v *verdict) {
 }
 
 // begin begins a new span, at the first message of those that are kept.
-func (e *ear) begin(first int64) {
+func (e *session) begin(first int64) {
 	e.fresh = false
 	e.spans = append(e.spans, span{after: e.after, begin: min(e.hello.ID, first-1)})
 }
 
 // stopped notes that the server has said that it stops, after everything else.
-func (e *ear) stopped(p *process) {
+func (e *session) stopped(p *process) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.fresh {
@@ -125,9 +125,9 @@ func (e *ear) stopped(p *process) {
 	e.spans[len(e.spans)-1].end = p.last()
 }
 
-// caughtUp reports whether the ear has heard what there was when it was greeted. An id that
+// caughtUp reports whether the session has heard what there was when it was greeted. An id that
 // nobody knows is a new room's.
-func (e *ear) caughtUp() bool {
+func (e *session) caughtUp() bool {
 	e.mu.Lock()
 	last, id := e.last, e.hello.ID
 	e.mu.Unlock()
