@@ -1,5 +1,5 @@
-// Soak connects hundreds of clients to a real server, restarts it, and checks that every
-// well-behaved client receives what it must, whatever the others do.
+// Soak connects hundreds of clients to a real server, restarts it, and checks that
+// well-behaved clients receive what they must, whatever the others do.
 //
 // Usage:
 //
@@ -8,36 +8,36 @@
 // The flags are:
 //
 //	-minutes n
-//		How long the clients are connected. The run takes up to three minutes more, in
-//		which they resend what was not acknowledged and receive the end.
+//		How long the clients are connected. Up to three minutes more pass until
+//		everything that they sent is acknowledged.
 //	-seed n
 //		What the behaviour of all clients is drawn from. The same seed gives the same
-//		behaviour, but not the same timing. Without the flag the seed is a new one, which
-//		is printed first.
+//		behaviour, but not the same timing. Without it the seed is a new one, which is
+//		printed first.
 //
-// Some of the users send messages now and then, some send hundreds at once, read slowly,
-// stop reading for a while, hang up without a close frame, or vanish. Others break a rule of
-// the protocol with every connection, or walk through more rooms than there may be.
-// Meanwhile the server is stopped or killed in turn, and started again. Well-behaved
-// users reconnect, resend what was not acknowledged, and record what they receive. In the
-// end the records of each room are compared: there must be one order, in which nobody
-// misses a message that it should have received (a gap) and nothing comes twice (a
-// double). When all have left, the server must be as it was at its start: no goroutine,
-// descriptor or connection more.
+// Some users send a message now and then, some hundreds at once. Some read slowly, stop
+// reading for a while, hang up without a close frame, or vanish. Other clients break the
+// protocol, or walk through more rooms than there may be. Meanwhile the server is stopped
+// and killed in turn, and started again. Users reconnect, resend what was not
+// acknowledged, and record what they receive. In the end the records are compared: each
+// room must have one order, in which nobody misses a message that it should have received
+// (a gap) and nothing comes twice (a double). When all have left, the server must have
+// no goroutine, descriptor or connection more than at its start.
 //
 // The summary goes to standard output. The exit status is 1 if there was a fault, 2 for an
 // error of use.
 package main
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"log"
+	"maps"
 	"math/rand/v2"
 	"os"
-	"os/signal"
-	"syscall"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 )
 
@@ -47,36 +47,70 @@ func main() {
 	minutes := flag.Float64("minutes", 1, "keep clients connected for so many `minutes`")
 	seed := flag.Uint64("seed", 0, "draw the clients' behaviour from this `number`; 0 for a new one")
 	flag.Parse()
-	if flag.NArg() > 0 {
-		usageError("stray argument %q", flag.Arg(0))
-	}
-	if !(*minutes > 0) { // not a number is not, either
-		usageError("-minutes must be more than 0")
+	if flag.NArg() > 0 || !(*minutes > 0) {
+		flag.Usage()
+		os.Exit(2)
 	}
 	if *seed == 0 {
 		*seed = rand.Uint64()
 	}
 
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
 	fmt.Println("seed", *seed)
-	s := newSoak(ctx, *seed)
+	report := newReport()
+	s := &soak{seed: *seed, server: &server{report: report}, report: report}
 	err := s.run(time.Duration(*minutes * float64(time.Minute)))
-	if ctx.Err() != nil {
-		err = fmt.Errorf("interrupted")
-	}
+	report.print()
 	if err != nil {
-		log.Print(err)
+		log.Fatal(err)
 	}
-	fmt.Print(s.report.details())
-	if err != nil || s.report.bad() {
+	if len(report.faults) > 0 {
 		os.Exit(1)
 	}
 }
 
-// usageError says what is wrong with the command line and exits with status 2.
-func usageError(format string, args ...any) {
-	fmt.Fprintf(flag.CommandLine.Output(), format+"\n", args...)
-	flag.Usage()
-	os.Exit(2)
+// A report is what went wrong in a run, and how often what happened. Any goroutine may add
+// to it.
+type report struct {
+	mu     sync.Mutex
+	faults map[string][]string       // by kind: gap, double or other
+	counts map[string]map[string]int // by kind and what happened
+}
+
+func newReport() *report {
+	return &report{faults: make(map[string][]string), counts: make(map[string]map[string]int)}
+}
+
+// fault reports that the server did wrong: kind is "gap" if somebody has not received a
+// message, "double" if somebody received one twice or too late, else "other".
+func (r *report) fault(kind, format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.faults[kind] = append(r.faults[kind], fmt.Sprintf(format, args...))
+}
+
+// count counts that something of a kind happened n times more.
+func (r *report) count(kind, what string, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.counts[kind] == nil {
+		r.counts[kind] = make(map[string]int)
+	}
+	r.counts[kind][what] += n
+}
+
+// print prints what happened, one kind a line, and the first ten faults of each kind.
+func (r *report) print() {
+	for _, kind := range slices.Sorted(maps.Keys(r.counts)) {
+		var all []string
+		for _, what := range slices.Sorted(maps.Keys(r.counts[kind])) {
+			all = append(all, fmt.Sprintf("%s %d", what, r.counts[kind][what]))
+		}
+		fmt.Printf("%s: %s\n", kind, strings.Join(all, ", "))
+	}
+	fmt.Printf("gaps %d, doubles %d, other faults %d\n", len(r.faults["gap"]), len(r.faults["double"]), len(r.faults["other"]))
+	for _, kind := range slices.Sorted(maps.Keys(r.faults)) {
+		for _, fault := range r.faults[kind][:min(len(r.faults[kind]), 10)] {
+			fmt.Printf("%s: %s\n", kind, fault)
+		}
+	}
 }

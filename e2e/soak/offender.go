@@ -16,13 +16,10 @@ import (
 	"chat/internal/wstest"
 )
 
-// answerWait is how long the server may take to answer a breach, or to end a request that
-// is never complete.
-const answerWait = 15 * time.Second
-
-// afterBreach is the text of the messages that are sent after a breach. The server must
-// not broadcast them.
-const afterBreach = "sent after a breach"
+const (
+	answerTimeout = 15 * time.Second      // for the server to answer a breach, or to end a request that is never complete
+	afterBreach   = "sent after a breach" // the text of messages that the server must not broadcast
+)
 
 // An offender connects again and again, and breaks a rule each time.
 type offender struct {
@@ -33,13 +30,14 @@ type offender struct {
 // run commits one offence after another until end.
 func (o *offender) run(rooms []*room, end time.Time) {
 	requests := wstest.Requests(o.soak.server.addr)
-	for time.Now().Before(end) && o.soak.sleep(time.Duration(o.rand.Int64N(int64(2*time.Second)))) {
+	for time.Now().Before(end) {
+		time.Sleep(time.Duration(o.rand.Int64N(int64(2 * time.Second))))
 		path := "/ws?room=" + rooms[o.rand.IntN(len(rooms))].name
-		conn, process, done, err := o.soak.server.dial(o.soak.ctx, false)
+		conn, process, done, err := o.soak.server.dial(false)
 		if err != nil {
 			continue
 		}
-		conn.SetDeadline(time.Now().Add(answerWait))
+		conn.SetDeadline(time.Now().Add(answerTimeout))
 		var what string
 		switch n := o.rand.IntN(len(wstest.Breaches) + len(requests) + 12); {
 		case n < len(wstest.Breaches):
@@ -60,18 +58,16 @@ func (o *offender) run(rooms []*room, end time.Time) {
 			conn.SetLinger(0) // closed with a reset
 		}
 		conn.Close()
-		o.soak.report.count("bad: " + what)
-		if err != nil && !process.ended.Load() && o.soak.ctx.Err() == nil {
-			o.soak.report.fault("%s: %v", what, err)
+		o.soak.report.count("offences", what, 1)
+		if err != nil && !process.stopping.Load() {
+			o.soak.report.fault("other", "%s: %v", what, err)
 		}
 	}
 }
 
 // upgrade makes a WebSocket connection of conn, and returns what to read its frames from.
 func (o *offender) upgrade(conn net.Conn, path, subprotocol string) (*bufio.Reader, error) {
-	if _, err := io.WriteString(conn, wstest.Handshake(o.soak.server.addr, path, subprotocol)); err != nil {
-		return nil, err
-	}
+	io.WriteString(conn, wstest.Handshake(o.soak.server.addr, path, subprotocol)) // if it fails, so does reading
 	reader := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(reader, nil)
 	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
@@ -108,9 +104,7 @@ func (o *offender) breach(conn net.Conn, path string, b wstest.Breach) error {
 
 // request sends a request. It returns an error unless the answer is what it should be.
 func request(conn net.Conn, r wstest.Request) error {
-	if _, err := io.WriteString(conn, r.Send); err != nil {
-		return err
-	}
+	io.WriteString(conn, r.Send) // if it fails, so does reading
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.What, err)
@@ -126,16 +120,11 @@ func request(conn net.Conn, r wstest.Request) error {
 // unless the server ends the connection.
 func slowRequest(conn net.Conn, half bool) error {
 	io.WriteString(conn, "GET /ws HTTP/1.1\r\nHost: ")
-	if !half {
-		go func() {
-			for {
-				if _, err := conn.Write([]byte("x")); err != nil {
-					return
-				}
-				time.Sleep(300 * time.Millisecond)
-			}
-		}()
-	}
+	go func() {
+		for err := error(nil); err == nil && !half; time.Sleep(300 * time.Millisecond) {
+			_, err = conn.Write([]byte("x"))
+		}
+	}()
 	_, err := io.Copy(io.Discard, conn)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("not ended: %w", err)

@@ -2,8 +2,8 @@ package main
 
 import (
 	"cmp"
-	"fmt"
 	"hash/maphash"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -13,246 +13,182 @@ import (
 	"chat/internal/wstest"
 )
 
-// This file is what was heard, and the check at the end. Ids are times, so one order of
-// ids is a room's order over all of a run, restarts and all. A message that anybody has heard must
-// have been heard by everybody who was there, that is, who was not told to have missed some.
-
-// A room is what all its visitors together have heard.
+// A room is what all its users together have received, and check compares it. Message ids
+// are times, so they are the room's one order over the whole run, restarts included. A
+// message that any user received must have been received by all who were connected and were
+// not told that messages are missing.
 type room struct {
 	name string
 
-	mu           sync.Mutex
-	heard        map[int64]*line // by id
-	sessions     []*session
-	classicSpans []*classicSpan
-	deliveries   int
+	mu       sync.Mutex
+	messages map[int64]*message // by id; those that somebody received on ChatV1
+	spans    []*span
+	received int // deliveries on ChatV1
 }
 
-// A line is one message. What is too long to keep for half an hour is kept as a hash.
-type line struct {
+// A message is what is kept of one to recognize it: texts would take too much memory.
+type message struct {
 	id      int64
-	sum     uint64 // of how it was spelled on chat.v1, with its sender, ref and time
-	classic uint64 // of how the classic wire spells it
-	text    string // its beginning, which no other has
-	size    int    // as spelled
+	line    uint64 // hash of the message as ChatV1 spells it
+	classic uint64 // hash of the message as Classic spells it
+	text    string // its first bytes, which no other message has
+	size    int    // in bytes, as ChatV1 spells it
+}
+
+// A span is a part of a room's order of which a user must have received everything: on
+// Classic one connection; on ChatV1 all connections until the server says that
+// messages are missing.
+type span struct {
+	user     string
+	protocol protocol.Protocol
+	missed   int64     // the position after which the server said that messages are missing; 0 where they must be
+	begin    int64     // nothing is missing above this id
+	end      int64     // nor up to this one, or the last one received if that is larger
+	ids      []int64   // of the messages received, increasing; on Classic set by identify
+	classic  []receipt // what was received on Classic, where a message has no id
+}
+
+// A receipt is a line received on Classic.
+type receipt struct {
+	line uint64 // hash
+	at   int64  // the id of the message is not larger
 }
 
 var hashSeed = maphash.MakeSeed()
 
-func newRoom(name string) *room {
-	return &room{name: name, heard: make(map[int64]*line)}
+// hash returns a hash of a line.
+func hash(line string) uint64 { return maphash.String(hashSeed, line) }
+
+// classicLine returns a message as Classic spells it. The name "" is that of a user without.
+func classicLine(name, text string) string {
+	m := protocol.Message{Name: name, Text: text}
+	return string(m.AppendClassic(nil))
 }
 
-// newSession returns one more session in the room.
-func (r *room) newSession(owner string) *session {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e := &session{room: r, owner: owner}
-	r.sessions = append(r.sessions, e)
-	return e
-}
+func newRoom(name string) *room { return &room{name: name, messages: make(map[int64]*message)} }
 
-// hear notes that somebody has heard a message. It reports false if somebody else has
-// heard it otherwise.
-func (r *room) receive(m wstest.Event) bool {
+// receive records a message that somebody received on ChatV1. It reports false if another
+// user received it with other content.
+func (r *room) receive(e wstest.Event) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.deliveries++
-	sum := maphash.String(hashSeed, m.Line)
-	l := r.heard[m.ID]
-	if l == nil {
-		shown := m.Text
-		if m.Name != protocol.ShownName("") {
-			shown = m.Name + ": " + m.Text
+	r.received++
+	line := hash(e.Line)
+	m := r.messages[e.ID]
+	if m == nil {
+		classic := e.Text
+		if e.Name != protocol.ShownName("") {
+			classic = classicLine(e.Name, e.Text)
 		}
-		l = &line{
-			id:      m.ID,
-			sum:     sum,
-			classic: maphash.String(hashSeed, shown),
-			text:    strings.Clone(m.Text[:min(len(m.Text), 40)]),
-			size:    len(m.Line),
-		}
-		r.heard[m.ID] = l
+		m = &message{e.ID, line, hash(classic), strings.Clone(e.Text[:min(len(e.Text), 40)]), len(e.Line)}
+		r.messages[e.ID] = m
 	}
-	return l.sum == sum
+	return m.line == line
 }
 
-// knows reports whether anybody has heard a message of this id.
-func (r *room) knows(id int64) bool {
+// between returns those messages whose ids are larger than begin and at most end.
+func between(order []*message, begin, end int64) []*message {
+	compare := func(m *message, id int64) int { return cmp.Compare(m.id, id) }
+	first, _ := slices.BinarySearchFunc(order, begin+1, compare)
+	next, _ := slices.BinarySearchFunc(order, end+1, compare)
+	return order[first:max(first, next)]
+}
+
+// check compares what all users received in the room, and reports what does not fit.
+// Processes are those of the server, by the times when they began.
+func (r *room) check(report *report, processes []int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.heard[id] != nil
-}
-
-// order returns what was heard in the room, by id.
-func (r *room) order() []*line {
-	order := make([]*line, 0, len(r.heard))
-	for _, l := range r.heard {
-		order = append(order, l)
+	order := slices.SortedFunc(maps.Values(r.messages), func(a, b *message) int { return cmp.Compare(a.id, b.id) })
+	byLine := make(map[uint64][]*message)
+	for _, m := range order {
+		byLine[m.classic] = append(byLine[m.classic], m)
 	}
-	slices.SortFunc(order, func(a, b *line) int { return cmp.Compare(a.id, b.id) })
-	return order
-}
-
-// within returns those lines whose ids are above one id and at most another.
-func within(order []*line, above, most int64) []*line {
-	first, _ := slices.BinarySearchFunc(order, above+1, func(l *line, id int64) int { return cmp.Compare(l.id, id) })
-	end, _ := slices.BinarySearchFunc(order, most+1, func(l *line, id int64) int { return cmp.Compare(l.id, id) })
-	return order[first:max(first, end)]
-}
-
-// A span is a part of the room's order of which somebody should have heard everything.
-type span struct {
-	after int64 // the id with which it came back and was told that some are missing; 0 if that was no surprise
-	begin int64 // it begins above this id
-	ids   []int64
-	end   int64 // set when more is known than that the last of ids was heard
-}
-
-// A classicSpan is what somebody heard on one connection of the classic wire, where lines
-// have no ids: hashes of them, and when each was heard, which is after it was said.
-type classicSpan struct {
-	owner string
-	begin int64 // when it connected
-	heard []receipt
-	end   int64 // when it was told that the server stops, and so has heard all; 0 if it was not
-}
-
-type receipt struct {
-	classic uint64 // as of a line
-	at      int64
-}
-
-// check compares what everybody heard in the room.
-func (r *room) check(v *report) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	order := r.order()
-	for _, e := range r.sessions {
-		for _, s := range e.spans {
-			e.check(s, order, v)
+	for _, s := range r.spans {
+		report.count("messages", "deliveries", len(s.classic))
+		if s.protocol == protocol.ChatV1 || r.identify(s, byLine, report) {
+			r.checkSpan(s, order, report)
 		}
 	}
-	for _, s := range r.classicSpans {
-		r.checkClassic(s, order, v)
-	}
-	r.checkDoubles(order, v)
+	r.checkDuplicates(order, processes, report)
+	report.count("messages", "received", len(order))
+	report.count("messages", "deliveries", r.received) // on ChatV1
 }
 
-// check looks for what a session has not heard of a span.
-func (e *session) check(s span, order []*line, v *report) {
-	end := max(s.end, s.begin)
-	if n := len(s.ids); n > 0 {
-		end = max(end, s.ids[n-1])
+// identify finds the messages that were received on Classic, and begins the span with
+// the first of them. A line is the next message that reads like it and was sent before the
+// receipt: the same text may be sent again later, if nobody on ChatV1 received it at first.
+// It returns false if there is none, and so nothing to compare.
+func (r *room) identify(s *span, byLine map[uint64][]*message, report *report) bool {
+	last, unknown := s.begin, 0
+	for _, c := range s.classic {
+		sent := func(m *message) bool { return m.id > s.begin && m.id <= c.at }
+		i := slices.IndexFunc(byLine[c.line], func(m *message) bool { return sent(m) && m.id > last })
+		if i < 0 {
+			if slices.ContainsFunc(byLine[c.line], sent) {
+				report.fault("double", "%s in %q, on classic, received a message twice or too late after %d", s.user, r.name, last)
+			} else {
+				unknown++ // received by nobody else, which is right where nobody on ChatV1 was connected
+			}
+			continue
+		}
+		id := byLine[c.line][i].id
+		if len(s.ids) == 0 {
+			s.begin = id - 1
+		} else if unknown > 0 && r.covers(last, id) {
+			report.fault("gap", "%s in %q, on classic, received %d lines before %d that nobody else did", s.user, r.name, unknown, id)
+		}
+		s.ids = append(s.ids, id)
+		last, unknown = id, 0
 	}
-	if s.after > 0 && len(within(order, s.after, s.begin)) == 0 {
-		v.fault("%s in %q came back after %d and was told that some are missing, but nobody has heard any", e.owner, e.room.name, s.after)
+	return len(s.ids) > 0
+}
+
+// covers reports whether somebody on ChatV1 must have received everything between two ids.
+func (r *room) covers(begin, end int64) bool {
+	return slices.ContainsFunc(r.spans, func(s *span) bool {
+		return s.protocol == protocol.ChatV1 && len(s.ids) > 0 && s.begin < begin && s.ids[len(s.ids)-1] >= end
+	})
+}
+
+// checkSpan reports the messages of a span that were not received.
+func (r *room) checkSpan(s *span, order []*message, report *report) {
+	if s.missed > 0 && len(between(order, s.missed, s.begin)) == 0 {
+		report.fault("other", "%s in %q resumed after %d and was told that messages are missing, but nobody has received any", s.user, r.name, s.missed)
 	}
+	end := slices.Max(append([]int64{s.begin, s.end}, s.ids...))
 	next := 0
-	for _, l := range within(order, s.begin, end) {
-		if next < len(s.ids) && s.ids[next] == l.id {
+	for _, m := range between(order, s.begin, end) {
+		if next < len(s.ids) && s.ids[next] == m.id {
 			next++
 			continue
 		}
-		v.gap("%s has not heard %d %q in %q, but what was said before and after", e.owner, l.id, l.text, e.room.name)
+		report.fault("gap", "%s in %q has not received %d %q, but must have", s.user, r.name, m.id, m.text)
 	}
 }
 
-// checkClassic looks for what somebody on the classic wire has not heard between the first and
-// the last that it has, or heard in another order. When its first line was said more than
-// once, it heard the one that leaves least to explain.
-func (r *room) checkClassic(s *classicSpan, order []*line, v *report) {
-	order = within(order, s.begin, 1<<62)
-	places := make(map[uint64][]int, len(s.heard))
-	for place, l := range order {
-		places[l.classic] = append(places[l.classic], place)
+// checkDuplicates reports messages that are in the order twice. The server cannot know a
+// message that is resent after a restart, or after more messages than it keeps.
+func (r *room) checkDuplicates(order []*message, processes []int64, report *report) {
+	type place struct{ index, bytes int }
+	process := func(id int64) int {
+		n, _ := slices.BinarySearch(processes, id)
+		return n
 	}
-	// said returns the places at which what was heard may have been said: one that nobody on
-	// chat.v1 has heard may have been said again much later.
-	said := func(h receipt) []int {
-		all := places[h.classic]
-		if i := slices.IndexFunc(all, func(place int) bool { return order[place].id > h.at }); i >= 0 {
-			return all[:i]
-		}
-		return all
-	}
-	first := slices.IndexFunc(s.heard, func(h receipt) bool { return len(said(h)) > 0 })
-	if first < 0 {
-		return
-	}
-	var least []string
-	for i, place := range said(s.heard[first]) {
-		if found := r.trace(s, s.heard[first:], order[place:], place, said); i == 0 || len(found) < len(least) {
-			least = found
-		}
-	}
-	for _, what := range least {
-		v.gap("%s on the classic wire in %q: %s", s.owner, r.name, what)
-	}
-}
-
-// trace follows what somebody on the classic wire has heard through the order, which begins with
-// the first of that, at a place as said returns them. It returns what does not fit. What nobody
-// on chat.v1 was there to hear has no place.
-func (r *room) trace(s *classicSpan, heard []receipt, order []*line, start int, said func(receipt) []int) (found []string) {
-	at, unplaced := 0, 0
-	for _, h := range heard[1:] {
-		places := said(h)
-		i := slices.IndexFunc(places, func(place int) bool { return place > start+at })
-		if i < 0 {
-			if len(places) > 0 {
-				found = append(found, fmt.Sprintf("heard something twice or too late after %d %q", order[at].id, order[at].text))
-			}
-			unplaced++
-			continue
-		}
-		here := places[i] - start
-		for _, l := range order[at+1 : here] {
-			found = append(found, fmt.Sprintf("has not heard %d %q", l.id, l.text))
-		}
-		if unplaced > 0 && r.covered(order[at].id, order[here].id) {
-			found = append(found, fmt.Sprintf("alone has heard %d lines before %d", unplaced, order[here].id))
-		}
-		at, unplaced = here, 0
-	}
-	if s.end > 0 {
-		for _, l := range within(order, order[at].id, s.end) {
-			found = append(found, fmt.Sprintf("was told that the server stops, but not %d %q", l.id, l.text))
-		}
-	}
-	return found
-}
-
-// covered reports whether somebody on chat.v1 should have heard all between two ids.
-func (r *room) covered(begin, end int64) bool {
-	for _, e := range r.sessions {
-		for _, s := range e.spans {
-			if n := len(s.ids); n > 0 && s.begin < begin && s.ids[n-1] >= end {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// checkDoubles looks for lines said twice. That is right after a restart, and when so much
-// was said between that the server could not know.
-func (r *room) checkDoubles(order []*line, v *report) {
-	type saying struct{ place, bytes int }
-	before := make(map[string]saying, len(order))
-	bytes := 0 // of all up to here
-	for place, l := range order {
-		if first, twice := before[l.text]; twice {
+	places := make(map[string]place, len(order))
+	bytes := 0 // of all messages so far
+	for i, m := range order {
+		if first, twice := places[m.text]; twice {
 			switch {
-			case v.processOf(order[first.place].id) != v.processOf(l.id):
-				v.overRestarts++
-			case place-first.place > history.MaxMessages || bytes-first.bytes > history.MaxBytes:
-				v.forgotten++
+			case process(order[first.index].id) != process(m.id):
+				report.count("messages", "resent over a restart", 1)
+			case i-first.index > history.MaxMessages || bytes-first.bytes > history.MaxBytes:
+				report.count("messages", "resent too late", 1)
 			default:
-				v.double("%q was said twice in %q, as %d and %d", l.text, r.name, order[first.place].id, l.id)
+				report.fault("double", "%q is in %q twice, as %d and %d", m.text, r.name, order[first.index].id, m.id)
 			}
 		}
-		before[l.text] = saying{place, bytes}
-		bytes += l.size
+		places[m.text] = place{i, bytes}
+		bytes += m.size
 	}
 }

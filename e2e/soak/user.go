@@ -4,99 +4,61 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"time"
 
 	"chat/internal/protocol"
 )
 
 const (
-	mostFlood  = 500
-	floodTime  = 45 * time.Second // until the server has taken most of that, at its rate
-	goneTime   = 60 * time.Second // after which the server has forgotten who says nothing
-	finishWait = 3 * time.Minute  // for somebody to come back a last time and say what is left
-
-	endPause = 200 * time.Millisecond // before nobody knows a room's last message because there is none
-	endWait  = 10 * time.Second       // for that to come
+	maxFlood      = 500              // messages of a flood
+	floodTime     = 45 * time.Second // until the server has read a long flood at its rate: later floods are short
+	idleTimeout   = 70 * time.Second // after which the server has surely disconnected a client that is silent
+	finishTimeout = 3 * time.Minute  // for a user until all its messages are acknowledged
+	maxVisited    = 1500             // rooms of a walk to come back to: more than the server keeps
 )
 
-// user is somebody who behaves, on bad lines and with bad habits. Its life is
-// its own goroutine's, and drawn from its own numbers: the same in every run of one seed.
+// A user is well-behaved, but may have a bad connection and annoying habits. One goroutine
+// at a time drives it, and draws what it does from its own random numbers: they are the same
+// in every run of a seed.
 type user struct {
-	soak    *soak
-	owner   string // names it here, and begins its refs
-	name    string // "" for none
-	classic bool
-	rand    *rand.Rand
-	said    int // lines so far
-	came    int // connections so far
-
-	mu       sync.Mutex
+	soak     *soak
+	id       string // its messages and refs begin with it
+	name     string // "" for none
+	protocol protocol.Protocol
+	rand     *rand.Rand
+	lines    int // messages made up
 	sessions map[*room]*session
 }
 
-func (s *soak) newUser(index int) *user {
-	p := &user{
-		soak:     s,
-		owner:    fmt.Sprint("p", index),
-		rand:     rand.New(rand.NewPCG(s.seed, uint64(index))),
-		sessions: make(map[*room]*session),
+// newUser returns the user of a number, with protocol and name as the seed says.
+func (s *soak) newUser(n int) *user {
+	random := rand.New(rand.NewPCG(s.seed, uint64(n)))
+	u := &user{soak: s, id: fmt.Sprint("u", n), protocol: protocol.ChatV1, rand: random, sessions: make(map[*room]*session)}
+	if random.IntN(4) == 0 {
+		u.protocol = protocol.Classic
 	}
-	p.classic = p.rand.IntN(4) == 0
-	if p.rand.IntN(2) == 0 {
-		p.name = fmt.Sprint("Ada ", index)
+	if random.IntN(2) == 0 {
+		u.name = fmt.Sprint("Ada ", n)
 	}
-	return p
+	return u
 }
 
-// session returns the user's session in a room.
-func (p *user) session(r *room) *session {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.sessions[r] == nil {
-		p.sessions[r] = r.newSession(p.owner)
-	}
-	return p.sessions[r]
+// between draws a duration from least up to most.
+func (u *user) between(least, most time.Duration) time.Duration {
+	return least + time.Duration(u.rand.Int64N(int64(most-least)))
 }
 
-// forget forgets a room, and all that was heard there.
-func (p *user) forget(r *room) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.sessions, r)
-}
-
-// between draws a time.
-func (p *user) between(least, most time.Duration) time.Duration {
-	return least + time.Duration(p.rand.Int64N(int64(most-least)))
-}
-
-// join connects, as often as it takes. It returns nil if the run ends before.
-func (p *user) join(r *room, pace int, end time.Time) *conn {
-	for failed := 1; time.Now().Before(end); failed++ {
-		if v, err := p.open(r, pace); err == nil {
-			if p.came++; p.came > 1 {
-				p.soak.report.count("came back")
-			}
-			return v
-		}
-		if !p.soak.sleep(backoff(failed)) {
-			break
-		}
-	}
-	return nil
-}
-
-// words are what lines are made of: what JSON, HTML and UTF-8 make difficult among them.
+// words are what messages are made of: some are difficult in JSON, HTML or UTF-8.
 var words = []string{"well", "I", "see", `"so"`, `back\slash`, "<b>bold</b>", "&amp;", "café", "naïve", "😀", "日本語", "{}", "null", "'"}
 
-// line makes up something to say, as long as may be if it is to be long. No two are the same.
-func (p *user) line(long bool) string {
-	p.said++
+// text makes up a message, about as long as it may be if it is to be long. No two are the
+// same in their first 40 bytes.
+func (u *user) text(long bool) string {
+	u.lines++
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s says %d .", p.owner, p.said)
-	for range p.rand.IntN(8) {
-		b.WriteString(" " + words[p.rand.IntN(len(words))])
+	fmt.Fprintf(&b, "%s says %d .", u.id, u.lines)
+	for range u.rand.IntN(8) {
+		b.WriteString(" " + words[u.rand.IntN(len(words))])
 	}
 	if long {
 		b.WriteString(" " + strings.Repeat("long", (protocol.MaxText-b.Len()-1)/4))
@@ -104,185 +66,162 @@ func (p *user) line(long bool) string {
 	return b.String()
 }
 
-// live is a life: a stay in some room after another, each ending in its own way, until
-// the end. Then what is left is said, and the last of it heard.
-func (p *user) live(rooms []*room, end time.Time) {
-	home := rooms[p.rand.IntN(len(rooms))]
-	p.soak.sleep(p.between(0, 3*time.Second))
+// run visits one room after another until end.
+func (u *user) run(rooms []*room, end time.Time) {
+	home := rooms[u.rand.IntN(len(rooms))]
+	time.Sleep(u.between(0, 3*time.Second))
 	for time.Now().Before(end) {
 		r := home
-		if p.rand.IntN(4) == 0 {
-			r = rooms[p.rand.IntN(len(rooms))]
+		if u.rand.IntN(4) == 0 {
+			r = rooms[u.rand.IntN(len(rooms))]
 		}
-		pace := 0
-		stay := stays[p.rand.IntN(len(stays))]
-		if p.rand.IntN(4) == 0 { // on a slow line
-			pace = 2048 + p.rand.IntN(16<<10)
+		rate := 0
+		act := acts[u.rand.IntN(len(acts))]
+		if u.rand.IntN(4) == 0 { // a slow connection
+			rate = 2048 + u.rand.IntN(16<<10)
 		}
-		if v := p.join(r, pace, end); v != nil {
-			stay(p, v, end)
-			p.part(v)
+		u.visit(r, rate, act, end)
+		pause := u.between(0, 3*time.Second)
+		if u.rand.IntN(20) == 0 {
+			pause = u.between(5*time.Second, 20*time.Second) // a tunnel
 		}
-		pause := p.between(0, 3*time.Second)
-		if p.rand.IntN(20) == 0 {
-			pause = p.between(5*time.Second, 20*time.Second) // a tunnel
-		}
-		p.soak.sleep(pause)
+		time.Sleep(pause)
 	}
 }
 
-// stays are what somebody may do on a connection.
-var stays = []func(*user, *conn, time.Time){
-	(*user).talk, (*user).talk, (*user).talk, (*user).talk, (*user).listen, (*user).listen,
+// visit connects to a room, does something there, and ends the connection in one of three
+// ways.
+func (u *user) visit(r *room, rate int, act func(*user, *conn, time.Time), end time.Time) {
+	if u.sessions[r] == nil {
+		u.sessions[r] = &session{user: u, room: r}
+	}
+	c := u.sessions[r].join(rate, end)
+	if c == nil {
+		return
+	}
+	act(u, c, end)
+	switch u.rand.IntN(3) {
+	case 0:
+		c.leave()
+	case 1:
+		c.hangUp()
+	case 2: // as a machine does that was restarted
+		c.socket.SetLinger(0)
+		c.hangUp()
+	}
+}
+
+// acts are what a user may do on a connection, the usual ones more often. Each returns at
+// end at the latest, or when the connection has ended.
+var acts = []func(*user, *conn, time.Time){
+	(*user).chat, (*user).chat, (*user).chat, (*user).chat, (*user).listen, (*user).listen,
 	(*user).flood, (*user).freeze, (*user).vanish,
 }
 
-// part ends a connection in one of the ways there are.
-func (p *user) part(v *conn) {
-	switch p.rand.IntN(3) {
-	case 0:
-		v.leave()
-	case 1:
-		p.soak.report.count("cut")
-		v.cut()
-	case 2:
-		p.soak.report.count("cut")
-		v.reset()
+// talk sends a message now and then for d, each after a pause of at most maxPause.
+func (u *user) talk(c *conn, maxPause, d time.Duration, end time.Time) {
+	d = min(d, time.Until(end))
+	for until := time.Now().Add(d); time.Now().Before(until) && c.wait(u.between(0, maxPause)); {
+		c.send(u.text(u.rand.IntN(50) == 0))
 	}
 }
 
-// chat says a line now and then, each after a pause of at most so long.
-func (p *user) chat(v *conn, pause, duration time.Duration, end time.Time) {
-	until := time.Now().Add(duration)
-	if end.Before(until) {
-		until = end
-	}
-	for time.Now().Before(until) && v.wait(p.between(0, pause)) {
-		v.say(p.line(p.rand.IntN(50) == 0))
-	}
+// chat talks for a while.
+func (u *user) chat(c *conn, end time.Time) {
+	u.talk(c, u.between(200*time.Millisecond, 4*time.Second), u.between(5*time.Second, 30*time.Second), end)
 }
 
-func (p *user) talk(v *conn, end time.Time) {
-	p.chat(v, p.between(200*time.Millisecond, 4*time.Second), p.between(5*time.Second, 30*time.Second), end)
+// listen stays for a while.
+func (u *user) listen(c *conn, end time.Time) {
+	c.wait(min(u.between(5*time.Second, 40*time.Second), time.Until(end)))
 }
 
-func (p *user) listen(v *conn, end time.Time) {
-	v.wait(min(p.between(5*time.Second, 40*time.Second), time.Until(end)))
-}
-
-// flood says far more than its rate allows, at once. When the lines are long, too, those on
-// slow lines cannot take them.
-func (p *user) flood(v *conn, end time.Time) {
-	n := 50 + p.rand.IntN(mostFlood-50)
+// flood sends far more than the rate allows, at once. If the messages are long, those on
+// slow connections cannot receive them all.
+func (u *user) flood(c *conn, end time.Time) {
+	n := 50 + u.rand.IntN(maxFlood-50)
 	if time.Until(end) < floodTime {
 		n = min(n, 150)
 	}
-	p.soak.report.count("floods")
-	long := p.rand.IntN(2) == 0
+	u.soak.report.count("users", "floods", 1)
+	long := u.rand.IntN(2) == 0
 	for range n {
-		v.say(p.line(long))
+		c.send(u.text(long))
 	}
-	p.listen(v, end)
+	u.listen(c, end)
 }
 
 // freeze stops reading for a while, talks meanwhile, and then reads on.
-func (p *user) freeze(v *conn, end time.Time) {
-	p.soak.report.count("frozen")
-	v.attentive.Store(false)
-	v.pipe.frozen.Store(true)
-	p.chat(v, 4*time.Second, p.between(3*time.Second, time.Minute), end)
-	v.pipe.frozen.Store(false)
-	p.listen(v, end)
+func (u *user) freeze(c *conn, end time.Time) {
+	u.soak.report.count("users", "frozen", 1)
+	c.prompt.Store(false)
+	c.socket.frozen.Store(true)
+	u.talk(c, 4*time.Second, u.between(3*time.Second, time.Minute), end)
+	c.socket.frozen.Store(false)
+	u.listen(c, end)
 }
 
-// vanish neither reads nor writes nor hangs up: the server has to notice.
-func (p *user) vanish(v *conn, end time.Time) {
-	p.soak.report.count("vanished")
-	heard := v.session.waiting() == 0 // else the server may still be reading it, at its rate
-	v.attentive.Store(false)
-	v.pipe.frozen.Store(true)
-	long := goneTime + 10*time.Second
-	if time.Until(end) < long {
-		p.soak.sleep(min(p.between(0, 20*time.Second), time.Until(end)))
+// vanish neither reads nor writes nor hangs up. The server must notice by itself.
+func (u *user) vanish(c *conn, end time.Time) {
+	u.soak.report.count("users", "vanished", 1)
+	idle := c.session.unacknowledged() == 0 // else the server may still be reading, at its rate
+	c.prompt.Store(false)
+	c.socket.frozen.Store(true)
+	if time.Until(end) < idleTimeout {
+		time.Sleep(min(u.between(0, 20*time.Second), time.Until(end)))
 		return
 	}
-	p.soak.sleep(long)
-	v.pipe.frozen.Store(false)
-	if heard && v.pipe.pace == 0 && v.wait(10*time.Second) { // on a slow line there may be more to read than that
-		p.soak.report.fault("%s in %q did nothing for %v and is still connected", p.owner, v.session.room.name, long)
+	time.Sleep(idleTimeout)
+	c.socket.frozen.Store(false)
+	if idle && c.socket.rate == 0 && c.wait(10*time.Second) { // a slow connection may take longer to read to its end
+		u.soak.report.fault("other", "%s in %q was silent for %v and is still connected", u.id, c.session.room.name, idleTimeout)
 	}
 }
 
-// observe stays in a room and listens, but for moments.
-func (p *user) observe(r *room, end time.Time) {
+// walk goes from one new room to the next, through more than the server keeps, and sends a
+// message in each. Sometimes it comes back to one, which the server may have closed.
+func (u *user) walk(end time.Time) {
+	var visited []*session
 	for time.Now().Before(end) {
-		v := p.join(r, 0, end)
-		if v == nil {
-			return
-		}
-		v.wait(min(p.between(10*time.Second, 30*time.Second), time.Until(end)))
-		p.part(v)
-	}
-}
-
-// walk goes from one new room to the next, more than there may be, says something
-// there, and sometimes comes back to one that may have been let go meanwhile.
-func (p *user) walk(end time.Time) {
-	s := p.soak
-	var visited []*room
-	for time.Now().Before(end) && s.ctx.Err() == nil {
-		r := newRoom(fmt.Sprintf("%s-%d", p.owner, p.said))
-		if len(visited) > 0 && p.rand.IntN(10) == 0 {
-			r = visited[p.rand.IntN(len(visited))]
+		s := &session{user: u, room: newRoom(fmt.Sprintf("%s-%d", u.id, u.lines))}
+		if len(visited) > 0 && u.rand.IntN(10) == 0 {
+			s = visited[u.rand.IntN(len(visited))]
 		} else {
-			visited = append(visited, r)
+			visited = append(visited, s)
+			visited = visited[max(0, len(visited)-maxVisited):]
 		}
-		v := p.join(r, 0, end)
-		if v == nil {
+		c := s.join(0, end)
+		if c == nil {
 			return
 		}
-		v.say(p.line(false))
-		if !v.waitFor(answerWait, func() bool { return v.session.waiting() == 0 }) && !v.process.ended.Load() && s.ctx.Err() == nil {
-			s.report.gap("%s said something in %q, and it did not come back", p.owner, r.name)
+		c.send(u.text(false))
+		if !c.waitFor(answerTimeout, func() bool { return s.unacknowledged() == 0 }) && !c.process.stopping.Load() {
+			u.soak.report.fault("gap", "%s sent a message to %q and has not received it", u.id, s.room.name)
 		}
-		v.leave()
-		s.report.count("rooms visited")
-		if len(visited) > 1500 {
-			p.forget(visited[0])
-			visited = visited[1:]
-		}
-		s.sleep(20 * time.Millisecond)
+		c.leave()
+		u.soak.report.count("users", "rooms walked", 1)
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// finish comes back to each room, until all that was said there has come back, and once
-// more to hear the end.
-func (p *user) finish() {
-	deadline := time.Now().Add(finishWait)
-	for r, e := range p.sessions {
-		for e.waiting() > 0 && time.Now().Before(deadline) {
-			if v := p.join(r, 0, deadline); v != nil {
-				v.waitFor(finishWait, func() bool { return e.waiting() == 0 })
-				v.leave()
-			}
-		}
-		for caughtUp := p.classic; !caughtUp; {
-			v := p.join(r, 0, deadline)
-			if v == nil {
+// finish connects to each room until all messages are acknowledged and those before them
+// are received.
+func (u *user) finish() {
+	deadline := time.Now().Add(finishTimeout)
+	for r, s := range u.sessions {
+		for finished := false; !finished; {
+			c := s.join(0, deadline)
+			if c == nil {
 				break
 			}
-			v.wait(endPause)
-			caughtUp = v.waitFor(endWait, e.caughtUp)
-			v.leave()
+			c.wait(200 * time.Millisecond) // for the first message: if none comes, the room has none
+			finished = c.waitFor(time.Until(deadline), func() bool { return s.unacknowledged() == 0 && s.caughtUp() })
+			c.leave()
 		}
-		if p.soak.ctx.Err() != nil {
-			return
-		}
-		if n := e.waiting(); n > 0 {
-			p.soak.report.gap("%s said %q and %d more in %q: that never came back", p.owner, e.outbox[0].text, n-1, r.name)
-		}
-		if !p.classic && !e.caughtUp() {
-			p.soak.report.gap("%s could not hear the last message in %q", p.owner, r.name)
+		if n := s.unacknowledged(); n > 0 {
+			u.soak.report.fault("gap", "%s sent %.40q and %d more to %q and has not received them", u.id, s.outbox[0].text, n-1, r.name)
+		} else if !s.caughtUp() {
+			u.soak.report.fault("gap", "%s has not received the last message of %q", u.id, r.name)
 		}
 	}
 }
