@@ -223,7 +223,7 @@ func (s *session) join(rate int, end time.Time) *conn {
 // connect makes one attempt to join. It returns nil if that does not succeed.
 func (s *session) connect(rate int) *conn {
 	server, report := s.user.soak.server, s.user.soak.report
-	tcp, process, answered, err := server.dial(rate > 0)
+	tcp, process, answered, err := server.dial(s.user.number, rate > 0)
 	if err != nil {
 		report.count("connections", "refused", 1)
 		return nil

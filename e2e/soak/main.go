@@ -17,8 +17,10 @@
 //
 // Some users send a message now and then, some hundreds at once. Some read slowly, stop
 // reading for a while, hang up without a close frame, or vanish. Other clients break the
-// protocol, or walk through more rooms than there may be. Meanwhile the server is stopped
-// and killed in turn, and started again. Users reconnect, resend what was not
+// protocol, reconnect all the time, leave messages unfinished and connections idle, do not
+// read in many rooms, or walk through more rooms than there may be. A witness measures how
+// long its messages take to come back. Each client has a loopback address of its own.
+// Meanwhile the server is stopped and killed in turn, and started again. Users reconnect, resend what was not
 // acknowledged, and record what they receive. In the end the records are compared: each
 // room must have one order, in which nobody misses a message that it should have received
 // (a gap) and nothing comes twice (a double). When all have left, the server must have

@@ -13,6 +13,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gorilla/websocket"
+
+	"chat/internal/protocol"
 	"chat/internal/wstest"
 )
 
@@ -23,8 +26,10 @@ const (
 
 // An offender connects again and again, and breaks a rule each time.
 type offender struct {
-	soak *soak
-	rand *rand.Rand
+	soak   *soak
+	number int // it has an address of its own
+	sent   int // messages that others receive
+	rand   *rand.Rand
 }
 
 // run commits one offence after another until end.
@@ -33,22 +38,30 @@ func (o *offender) run(rooms []*room, end time.Time) {
 	for time.Now().Before(end) {
 		time.Sleep(time.Duration(o.rand.Int64N(int64(2 * time.Second))))
 		path := "/ws?room=" + rooms[o.rand.IntN(len(rooms))].name
-		conn, process, done, err := o.soak.server.dial(false)
+		conn, process, done, err := o.soak.server.dial(o.number, false)
 		if err != nil {
 			continue
 		}
 		conn.SetDeadline(time.Now().Add(answerTimeout))
 		var what string
-		switch n := o.rand.IntN(len(wstest.Breaches) + len(requests) + 12); {
+		switch n := o.rand.IntN(len(wstest.Breaches) + len(requests) + 28); {
 		case n < len(wstest.Breaches):
 			b := wstest.Breaches[n]
 			what, err = fmt.Sprintf("breach (%d)", b.Code), o.breach(conn, path, b)
 		case n < len(wstest.Breaches)+len(requests):
 			r := requests[n-len(wstest.Breaches)]
 			what, err = fmt.Sprintf("request (%d)", r.Status), request(conn, r)
-		case n%3 == 0:
+		case n%7 == 0:
 			what, err = "slow request", slowRequest(conn, o.rand.IntN(2) == 0)
-		case n%3 == 1:
+		case n%7 == 1:
+			what, err = "half a message", o.halfAMessage(conn, path)
+		case n%7 == 2:
+			what, err = "idle connections", o.idle(50)
+		case n%7 == 3:
+			what, err = "reconnecting", o.reconnect(path, 50)
+		case n%7 == 4:
+			what, err = "slow consumers in many rooms", o.slowConsumers(10)
+		case n%7 == 5:
 			what, err = "empty fragments", o.flood(conn, path, wstest.Masked(wstest.Text, ""), strings.Repeat(wstest.Masked(wstest.Continuation, ""), 500))
 		default:
 			what, err = "ping flood", o.flood(conn, path, "", strings.Repeat(wstest.Masked(wstest.Fin|wstest.Ping, strings.Repeat("!", 125)), 50))
@@ -129,6 +142,100 @@ func slowRequest(conn net.Conn, half bool) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("not ended: %w", err)
 	}
+	return nil
+}
+
+// halfAMessage sends most of a long message and falls silent. It returns an error unless the
+// server closes the connection.
+func (o *offender) halfAMessage(conn net.Conn, path string) error {
+	reader, err := o.upgrade(conn, path, protocol.Subprotocol)
+	if err != nil {
+		return err
+	}
+	io.WriteString(conn, wstest.Lying(wstest.Fin|wstest.Text, protocol.MaxClientFrame, strings.Repeat("x", protocol.MaxClientFrame-8)))
+	for {
+		first, payload, err := wstest.ReadFrame(reader)
+		switch {
+		case err != nil:
+			return fmt.Errorf("no close frame: %w", err)
+		case first == wstest.Fin|wstest.Close && binary.BigEndian.Uint16([]byte(payload)) == websocket.CloseGoingAway:
+			return nil
+		}
+	}
+}
+
+// idle opens connections and sends nothing. It returns an error unless the server closes
+// them.
+func (o *offender) idle(n int) error {
+	for range n {
+		conn, _, done, err := o.soak.server.dial(o.number, false)
+		if err != nil {
+			return nil // the server was stopped
+		}
+		done()
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(answerTimeout))
+		defer func() { io.Copy(io.Discard, conn) }()
+	}
+	conn, _, done, err := o.soak.server.dial(o.number, false)
+	if err != nil {
+		return nil
+	}
+	defer conn.Close()
+	done()
+	conn.SetDeadline(time.Now().Add(answerTimeout))
+	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("not closed: %w", err)
+	}
+	return nil
+}
+
+// reconnect connects again and again, says as much as a connection may at once, and leaves.
+func (o *offender) reconnect(path string, n int) error {
+	for range n {
+		conn, _, done, err := o.soak.server.dial(o.number, false)
+		if err != nil {
+			return nil // the server was stopped
+		}
+		conn.SetDeadline(time.Now().Add(answerTimeout))
+		_, err = o.upgrade(conn, path, "")
+		done()
+		for range 100 {
+			o.sent++
+			if err == nil {
+				_, err = io.WriteString(conn, wstest.Masked(wstest.Fin|wstest.Text, fmt.Sprintf("offender %d says %d", o.number, o.sent)))
+			}
+		}
+		conn.Close()
+	}
+	return nil
+}
+
+// slowConsumers connects to rooms, two times each, reads nothing, and says in each what fills
+// the queues.
+func (o *offender) slowConsumers(rooms int) error {
+	for n := range rooms {
+		path := fmt.Sprintf("/ws?room=slow-%d-%d", o.number, n)
+		for range 2 {
+			conn, _, done, err := o.soak.server.dial(o.number, true)
+			if err != nil {
+				return nil // the server was stopped
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(answerTimeout))
+			_, err = o.upgrade(conn, path, protocol.Subprotocol)
+			done()
+			if err != nil {
+				return nil
+			}
+			go func() {
+				frame := wstest.Masked(wstest.Fin|wstest.Text, `{"text":"`+strings.Repeat(`\\`, protocol.MaxText)+`"}`)
+				for err := error(nil); err == nil; _, err = io.WriteString(conn, frame) {
+				}
+			}()
+		}
+	}
+	time.Sleep(5 * time.Second)
 	return nil
 }
 

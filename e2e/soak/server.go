@@ -131,11 +131,15 @@ func (p *process) lastID() int64 {
 	return time.Now().UnixMicro()
 }
 
-// dial opens a TCP connection to the running process. The client's end of a slow one has
-// room for little. The caller calls done when it has the server's answer, or gives up.
-func (s *server) dial(slow bool) (conn *net.TCPConn, p *process, done func(), err error) {
+// dial opens a TCP connection to the running process from the address of the client of a
+// number: each has its own. The client's end of a slow one has room for little. The caller
+// calls done when it has the server's answer, or gives up.
+func (s *server) dial(client int, slow bool) (conn *net.TCPConn, p *process, done func(), err error) {
 	s.starting.RLock()
-	dialer := net.Dialer{Timeout: 10 * time.Second}
+	dialer := net.Dialer{
+		Timeout:   10 * time.Second,
+		LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(client>>8), byte(client))},
+	}
 	if slow {
 		dialer.Control = func(_, _ string, c syscall.RawConn) error {
 			return c.Control(func(fd uintptr) {

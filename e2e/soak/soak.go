@@ -15,7 +15,7 @@ import (
 
 const (
 	numRooms     = 15  // rooms that the users share, the lobby among them
-	numClients   = 300 // three observers in each room, offenders, walkers; the rest are users
+	numClients   = 300 // three observers in each room, offenders, walkers, a witness; the rest are users
 	numOffenders = 30  // clients that break rules
 	numWalkers   = 2   // clients that walk through rooms, together through more than the server keeps
 
@@ -99,7 +99,8 @@ func (s *soak) startClients(clients *sync.WaitGroup, rooms []*room, end time.Tim
 		}
 	}
 	for range numOffenders {
-		o := &offender{s, next().rand}
+		u := next()
+		o := &offender{soak: s, number: u.number, rand: u.rand}
 		clients.Go(func() { o.run(rooms, end) })
 	}
 	for range numWalkers {
@@ -107,6 +108,9 @@ func (s *soak) startClients(clients *sync.WaitGroup, rooms []*room, end time.Tim
 		u.protocol = protocol.ChatV1
 		clients.Go(func() { u.walk(end) })
 	}
+	witness := next()
+	witness.protocol = protocol.ChatV1
+	clients.Go(func() { witness.witness(end) })
 	for n < numClients {
 		u := next()
 		clients.Go(func() {

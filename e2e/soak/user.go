@@ -10,11 +10,12 @@ import (
 )
 
 const (
-	maxFlood      = 500              // messages of a flood
-	floodTime     = 45 * time.Second // until the server has read a long flood at its rate: later floods are short
-	idleTimeout   = 70 * time.Second // after which the server has surely disconnected a client that is silent
-	finishTimeout = 3 * time.Minute  // for a user until all its messages are acknowledged
-	maxVisited    = 1500             // rooms of a walk to come back to: more than the server keeps
+	maxFlood       = 500              // messages of a flood
+	floodTime      = 45 * time.Second // until the server has read a long flood at its rate: later floods are short
+	idleTimeout    = 70 * time.Second // after which the server has surely disconnected a client that is silent
+	finishTimeout  = 3 * time.Minute  // for a user until all its messages are acknowledged
+	witnessTimeout = 10 * time.Second // for the witness's message to come back: the machine may be busy
+	maxVisited     = 1500             // rooms of a walk to come back to: more than the server keeps
 )
 
 // A user is well-behaved, but may have a bad connection and annoying habits. One goroutine
@@ -22,6 +23,7 @@ const (
 // in every run of a seed.
 type user struct {
 	soak     *soak
+	number   int    // it has an address of its own
 	id       string // its messages and refs begin with it
 	name     string // "" for none
 	protocol protocol.Protocol
@@ -33,7 +35,7 @@ type user struct {
 // newUser returns the user of a number, with protocol and name as the seed says.
 func (s *soak) newUser(n int) *user {
 	random := rand.New(rand.NewPCG(s.seed, uint64(n)))
-	u := &user{soak: s, id: fmt.Sprint("u", n), protocol: protocol.ChatV1, rand: random, sessions: make(map[*room]*session)}
+	u := &user{soak: s, number: n, id: fmt.Sprint("u", n), protocol: protocol.ChatV1, rand: random, sessions: make(map[*room]*session)}
 	if random.IntN(4) == 0 {
 		u.protocol = protocol.Classic
 	}
@@ -201,6 +203,39 @@ func (u *user) walk(end time.Time) {
 		c.leave()
 		u.soak.report.count("users", "rooms walked", 1)
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// witness sends a message each second in a room of its own, and measures how long it takes
+// to come back.
+func (u *user) witness(end time.Time) {
+	s := &session{user: u, room: newRoom("witness")}
+	for time.Now().Before(end) {
+		c := s.join(0, end)
+		if c == nil {
+			return
+		}
+		for time.Now().Before(end) {
+			begin := time.Now()
+			c.send(u.text(false))
+			if !c.waitFor(witnessTimeout, func() bool { return s.unacknowledged() == 0 }) {
+				if !c.process.stopping.Load() {
+					u.soak.report.fault("other", "the witness waited for %v", time.Since(begin))
+				}
+				break
+			}
+			took := time.Since(begin)
+			for _, bound := range []time.Duration{100 * time.Millisecond, 300 * time.Millisecond, time.Second, witnessTimeout} {
+				if took <= bound {
+					u.soak.report.count("witness", fmt.Sprintf("served within %4d ms", bound.Milliseconds()), 1)
+					break
+				}
+			}
+			if !c.wait(time.Second) {
+				break
+			}
+		}
+		c.leave()
 	}
 }
 
