@@ -20,11 +20,12 @@
 // protocol, reconnect all the time, leave messages unfinished and connections idle, do not
 // read in many rooms, or walk through more rooms than there may be. A witness measures how
 // long its messages take to come back. Each client has a loopback address of its own.
-// Meanwhile the server is stopped and killed in turn, and started again. Users reconnect, resend what was not
-// acknowledged, and record what they receive. In the end the records are compared: each
-// room must have one order, in which nobody misses a message that it should have received
-// (a gap) and nothing comes twice (a double). When all have left, the server must have
-// no goroutine, descriptor or connection more than at its start.
+//
+// Meanwhile the server is stopped and killed in turn, and started again. Users reconnect,
+// resend what was not acknowledged, and record what they receive. In the end the records
+// are compared: each room must have one order, in which nobody misses a message that it
+// should have received (a gap) and nothing comes twice (a double). When all have left, the
+// server must have no goroutine, descriptor or connection more than at its start.
 //
 // The summary goes to standard output. The exit status is 1 if there was a fault, 2 for an
 // error of use.
