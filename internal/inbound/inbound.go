@@ -78,10 +78,7 @@ func (c *Conn) inspect(p []byte) (passed int) {
 			at += int(skip)
 			continue
 		}
-		begin := at
-		if c.have > 0 {
-			begin = 0 // it began in an earlier read, which has passed
-		}
+		begin := at // of the header, or of what has come of it in this read
 		for at < len(p) && !c.headerIsWhole() {
 			c.head[c.have] = p[at]
 			c.have++

@@ -51,6 +51,7 @@ func TestInspect(t *testing.T) {
 		{"good frames", good, "", io.EOF},
 		{"fragments up to the limit", wstest.Masked(text, x(50)) + wstest.Masked(fin|wstest.Ping, x(125)) + wstest.Masked(fin|more, x(50)), "", io.EOF},
 		{"binary, for the library to refuse", wstest.Lying(fin|wstest.Binary, 1<<40, x(200)), "", io.EOF},
+		{"lengths in more bytes than they need", "\x81\xff\x00\x00\x00\x00\x00\x00\x00\x05mask....." + "\x81\xfe\x00\x05mask....." + good, "", io.EOF},
 		{"one byte too long", good, wstest.Masked(fin|text, x(101)), protocol.MessageTooBig},
 		{"fragments, one byte too long", wstest.Masked(text, x(50)) + wstest.Masked(more, x(50)), wstest.Masked(fin|more, "x"), protocol.MessageTooBig},
 		{"a length in 16 bits", good, wstest.Lying(fin|text, 1<<15, "and?"), protocol.MessageTooBig},
