@@ -244,7 +244,7 @@ func (h *Hub) drop(c *Client, reason protocol.Disconnect) {
 	switch {
 	case reason == writeTimeout:
 		wait = 0 // no close frame would get through
-	case h.backlog.IsFull():
+	case reason == slowConsumer && h.backlog.IsFull():
 		wait = lingerWait // what is in its queue takes up memory until then
 	}
 	c.startClose(reason, wait)

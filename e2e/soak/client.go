@@ -182,6 +182,7 @@ type conn struct {
 	process *process // the other end
 	socket  *socket  // under ws
 	ws      *websocket.Conn
+	resent  int           // messages that were sent before, on other connections
 	prompt  atomic.Bool   // it reads what comes at once and is not to end: the server has no reason to cut it off
 	ready   chan struct{} // closed by receive after the hello, if there is one
 	done    chan struct{} // closed by receive when the connection has ended
@@ -264,6 +265,7 @@ func (s *session) connect(rate int) *conn {
 		c.hangUp()
 		return nil
 	}
+	c.resent = len(resend)
 	for _, o := range resend {
 		c.write(o)
 	}

@@ -166,7 +166,7 @@ func (u *user) freeze(c *conn, end time.Time) {
 // vanish neither reads nor writes nor hangs up. The server must notice by itself.
 func (u *user) vanish(c *conn, end time.Time) {
 	u.soak.report.count("users", "vanished", 1)
-	idle := c.session.unacknowledged() == 0 // else the server may still be reading, at its rate
+	idle := c.session.unacknowledged() == 0 && c.resent == 0 // else the server may still be reading, at its rate
 	c.prompt.Store(false)
 	c.socket.frozen.Store(true)
 	if time.Until(end) < idleTimeout {
