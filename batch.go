@@ -111,9 +111,9 @@ func (b *batch) markWritten() {
 
 // A batchBuilder joins messages to a batch. Its zero value is ready for use.
 type batchBuilder struct {
-	texts   [protocol.NumProtocols][]byte // joined by newlines
-	lines   int                           // messages so far
-	firstAt time.Time                     // when the first of them was added
+	texts    [protocol.NumProtocols][]byte // joined by newlines
+	messages int                           // messages so far
+	firstAt  time.Time                     // when the first of them was added
 }
 
 // fits reports whether the frames of the batch have room for a message, given as a line
@@ -133,10 +133,10 @@ func (bb *batchBuilder) fits(lines [protocol.NumProtocols][]byte) bool {
 
 // add adds a message, given as a line in each protocol, in those that clients speak.
 func (bb *batchBuilder) add(lines [protocol.NumProtocols][]byte, clients [protocol.NumProtocols]int, now time.Time) {
-	if bb.lines == 0 {
+	if bb.messages == 0 {
 		bb.firstAt = now
 	}
-	bb.lines++
+	bb.messages++
 	for p, line := range lines {
 		if clients[p] == 0 {
 			continue
@@ -157,7 +157,7 @@ func (bb *batchBuilder) take() *batch {
 			bb.texts[p] = text[:0] // the buffer serves again
 		}
 	}
-	bb.lines = 0
+	bb.messages = 0
 	return b
 }
 

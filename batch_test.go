@@ -141,7 +141,7 @@ func TestNothingIsFramedForNobody(t *testing.T) {
 	if p := b.payloads[protocol.ChatV1]; p.frame != nil || p.text != nil {
 		t.Errorf("%q for nobody", p.text)
 	}
-	if bb.lines != 0 || bb.take().payloads[protocol.Classic].text != nil {
+	if bb.messages != 0 || bb.take().payloads[protocol.Classic].text != nil {
 		t.Error("the next batch begins with the last one's lines")
 	}
 }

@@ -80,7 +80,7 @@ var (
 type Client struct {
 	hub         *Hub
 	conn        *websocket.Conn
-	line        *cork.Conn // under conn
+	corked      *cork.Conn // under conn
 	protocol    protocol.Protocol
 	peer        string // for the log
 	room        string
@@ -123,7 +123,7 @@ func serveWs(c *Client, upgrader *websocket.Upgrader, w http.ResponseWriter, r *
 		return
 	}
 	conn.SetCompressionLevel(0) // none was agreed on; so a prepared frame is framed once for all
-	c.conn, c.line = conn, h.Conn.Conn
+	c.conn, c.corked = conn, h.Conn.Conn
 	if conn.Subprotocol() == protocol.Subprotocol {
 		c.protocol = protocol.ChatV1
 	}
@@ -179,7 +179,7 @@ func (c *Client) readPump() {
 	reason := disconnectFor(c.readMessages())
 	offer(c.hub, c.hub.unregister, leave{c, reason})
 	c.conn.SetReadDeadline(time.Time{}) // from here on writePump decides how long
-	io.Copy(io.Discard, c.line)
+	io.Copy(io.Discard, c.corked)
 }
 
 // errDisconnected is what reading ends with when the client was disconnected meanwhile.
@@ -194,7 +194,7 @@ func (c *Client) readMessages() error {
 			return err
 		}
 		// The pong may wait as long as the longest write, which the peer may be busy with.
-		err := c.conn.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add((1+maxHeld)*writeWait))
+		err := c.conn.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add((1+maxCorked)*writeWait))
 		if isTimeout(err) {
 			return slowConsumer
 		}
@@ -347,7 +347,7 @@ func (c *Client) throttle() error {
 		}
 	}
 	if !free {
-		return c.budget.Wait(c.done, func() bool { return socket.Left(c.line.Conn) })
+		return c.budget.Wait(c.done, func() bool { return socket.Left(c.corked.Conn) })
 	}
 	return nil
 }
@@ -390,7 +390,7 @@ func (c *Client) writePump() {
 
 // linger gives the peer time to read to the end and hang up first.
 func (c *Client) linger() {
-	c.line.CloseWrite() // an error says that there is nobody to tell
+	c.corked.CloseWrite() // an error says that there is nobody to tell
 	select {
 	case <-c.readDone:
 	case <-time.After(lingerWait):

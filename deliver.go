@@ -25,9 +25,9 @@ import (
 // held back. B, C and D fit: they are merged into one frame of 14 KiB. Its write takes A
 // along: two frames, one write(2).
 
-// maxHeld is how many frames are held back, at most, to go out with the next in one write.
+// maxCorked is how many frames are held back, at most, to go out with the next in one write.
 // Each adds writeWait to the time that this write may take.
-const maxHeld = 2
+const maxCorked = 2
 
 // shedLength is how many batches are in the queue of a client that the hub disconnects to
 // make room in a full backlog. The queue of a client that reads has fewer.
@@ -78,7 +78,7 @@ func (h *Hub) offerNotice(p protocol.Protocol, b *batch) {
 // which would not come to the end of it in time; else the error of a write.
 func (c *Client) writeBatches() error {
 	out := outbox{queue: c.send, protocol: c.protocol}
-	defer out.drop()
+	defer out.abandon()
 	held := 0 // frames that go out with the next
 	for out.wait() && !c.isSlowConsumer() {
 		first := out.take()
@@ -86,8 +86,8 @@ func (c *Client) writeBatches() error {
 		c.armWriteDeadline(1 + held)
 		var err error
 		if first.frame != nil && !out.canMerge(len(first.text)) {
-			hold := first.text != nil && held < maxHeld && out.fill() // a ping is not held
-			c.line.Hold(hold)
+			hold := first.text != nil && held < maxCorked && out.fill() // a ping is not held
+			c.corked.Hold(hold)
 			err = c.conn.WritePreparedMessage(first.frame)
 			if hold {
 				held++
@@ -95,7 +95,7 @@ func (c *Client) writeBatches() error {
 				held = 0
 			}
 		} else {
-			c.line.Hold(false)
+			c.corked.Hold(false)
 			err = c.writeMerged(first, &out)
 			held = 0
 		}
@@ -237,8 +237,8 @@ func (o *outbox) take() piece {
 	return p
 }
 
-// drop gives up what is left of the batch that was taken from the queue.
-func (o *outbox) drop() {
+// abandon gives up what is left of the batch that was taken from the queue.
+func (o *outbox) abandon() {
 	if o.batch != nil {
 		o.batch.markWritten()
 		o.batch = nil

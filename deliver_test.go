@@ -85,7 +85,7 @@ func TestWriteDeadlines(t *testing.T) {
 	}{
 		{"a frame", 0, 1, 0, 0, writeWait},
 		{"each frame of a replay", 5, 0, 2, writeWait - time.Second, writeWait},
-		{"several frames in one write", 0, 20, 2, 0, (1 + maxHeld) * writeWait}, // the greeting and the first message go out alone
+		{"several frames in one write", 0, 20, 2, 0, (1 + maxCorked) * writeWait}, // the greeting and the first message go out alone
 	} {
 		onFakeTime(t, row.what, func(t *testing.T) {
 			log := captureLog(t)

@@ -31,12 +31,12 @@ type Hub struct {
 	clearHistory chan struct{} // requests to forget what was said
 	stopped      chan struct{} // closed by run when it returns
 
-	log      *ratelog.Logger
-	counters *metrics.Counters
-	backlog  *backlog.Backlog // of all rooms
-	lastID   atomic.Int64     // of the last message; 0 before the first. Set by run
-	ticks    atomic.Int64     // tick periods since run began, from 1 on. Set by run
-	shared   atomic.Bool      // more than one user said something. Set by run
+	log          *ratelog.Logger
+	counters     *metrics.Counters
+	backlog      *backlog.Backlog // of all rooms
+	lastID       atomic.Int64     // of the last message; 0 before the first. Set by run
+	ticks        atomic.Int64     // tick periods since run began, from 1 on. Set by run
+	severalSpoke atomic.Bool      // more than one user said something. Set by run
 
 	// owned by run
 	clients           map[*Client]bool
@@ -45,7 +45,7 @@ type Hub struct {
 	history           *history.History
 	builder           batchBuilder // messages taken and not yet queued
 	coalescer         *coalescer   // when to take the next
-	line              []byte       // scratch: one message in the classic protocol
+	scratch           []byte       // scratch: one message in the classic protocol
 	pingedAt          time.Time    // when all clients were last pinged
 }
 
@@ -177,9 +177,9 @@ func (h *Hub) deliver(m message) {
 	msg := protocol.Message{UserID: m.sender.userID, Name: m.sender.name, Text: m.Text, ClientMsgID: m.ClientMsgID}
 	entry := h.history.Add(msg, now)
 	h.lastID.Store(entry.ID)
-	h.shared.Store(h.history.Shared())
-	h.line = msg.AppendClassic(h.line[:0])
-	lines := [protocol.NumProtocols][]byte{protocol.Classic: h.line, protocol.ChatV1: entry.Payload}
+	h.severalSpoke.Store(h.history.SeveralSpoke())
+	h.scratch = msg.AppendClassic(h.scratch[:0])
+	lines := [protocol.NumProtocols][]byte{protocol.Classic: h.scratch, protocol.ChatV1: entry.Payload}
 	if !h.builder.fits(lines) {
 		h.flush()
 	}
@@ -188,7 +188,7 @@ func (h *Hub) deliver(m message) {
 
 // flush queues the batch that was built, if there is one, for every client.
 func (h *Hub) flush() {
-	lines := h.builder.lines
+	lines := h.builder.messages
 	if lines == 0 {
 		return
 	}

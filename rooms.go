@@ -177,7 +177,7 @@ func (rs *rooms) nextToClose() (name string, ok bool) {
 
 // goesBefore reports whether an empty room makes place before another one.
 func (r *room) goesBefore(other *room) bool {
-	if shared, others := r.hub.shared.Load(), other.hub.shared.Load(); shared != others {
+	if shared, others := r.hub.severalSpoke.Load(), other.hub.severalSpoke.Load(); shared != others {
 		return others
 	}
 	return r.emptied.Before(other.emptied)

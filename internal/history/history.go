@@ -26,13 +26,13 @@ const (
 // A History is what was said last in a room. One goroutine may use it at a time; what
 // its methods return is never changed after that, and any goroutine may read it.
 type History struct {
-	entries []*Entry             // oldest first; entries are only ever added behind its end
-	bytes   int                  // of all their payloads
-	byKey   map[dedupeKey]*Entry // those whose sender gave an id
-	lastID  int64                // of the last message, or when the history began
-	goneID  int64                // of the last message that is no longer kept
-	first   string               // the user who said the first message
-	shared  bool                 // another user said something
+	entries      []*Entry             // oldest first; entries are only ever added behind its end
+	bytes        int                  // of all their payloads
+	byKey        map[dedupeKey]*Entry // those whose sender gave an id
+	lastID       int64                // of the last message, or when the history began
+	goneID       int64                // of the last message that is no longer kept
+	first        string               // the user who said the first message
+	severalSpoke bool                 // another user said something
 }
 
 // An Entry is a kept message.
@@ -57,8 +57,8 @@ func New(now time.Time, after int64) *History {
 // than all earlier ids and smaller than all later ones.
 func (h *History) LastID() int64 { return h.lastID }
 
-// Shared reports whether more than one user said something, kept or not.
-func (h *History) Shared() bool { return h.shared }
+// SeveralSpoke reports whether more than one user said something, kept or not.
+func (h *History) SeveralSpoke() bool { return h.severalSpoke }
 
 // Find returns the kept message that a user sent under an id of its own, nil if there is
 // none.
@@ -76,7 +76,7 @@ func (h *History) Add(m protocol.Message, now time.Time) *Entry {
 	if h.first == "" {
 		h.first = m.UserID
 	}
-	h.shared = h.shared || m.UserID != h.first
+	h.severalSpoke = h.severalSpoke || m.UserID != h.first
 	h.entries = append(h.entries, e)
 	h.bytes += len(e.Payload)
 	if m.ClientMsgID != "" {

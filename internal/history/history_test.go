@@ -159,15 +159,15 @@ func TestEntriesStay(t *testing.T) {
 	}
 }
 
-func TestShared(t *testing.T) {
+func TestSeveralSpoke(t *testing.T) {
 	h := New(begin, 0)
 	for _, step := range []struct {
 		userID string
 		shared bool
 	}{{"ada", false}, {"ada", false}, {"bob", true}, {"ada", true}} {
 		h.Add(protocol.Message{UserID: step.userID, Text: "x"}, begin)
-		if h.Shared() != step.shared {
-			t.Errorf("after %s: %v", step.userID, h.Shared())
+		if h.SeveralSpoke() != step.shared {
+			t.Errorf("after %s: %v", step.userID, h.SeveralSpoke())
 		}
 	}
 }
