@@ -20,17 +20,18 @@ type batch struct {
 	payloads [protocol.NumProtocols]payload
 	replay   []*history.Entry // for one client, in ChatV1: kept messages, sent after the payload
 
-	tick    int64            // the hub's, when it was queued; 0 if it costs nothing to keep
+	tick    int64            // the hub's, when it was queued; 0 for a ping or a repeat
 	pending atomic.Int32     // clients that have it in their queue
-	backlog *backlog.Backlog // that the batch is counted in until none has; nil if it is not
+	backlog *backlog.Backlog // counts the batch's memory while pending is not 0; nil for a ping or a repeat
 
 	// For messages, whose writing the coalescer waits for.
 	coalescer  *coalescer // nil for any other batch
-	stragglers int32      // so few of the clients need not be waited for
+	stragglers int32      // how many clients need not be waited for
 }
 
-// size returns about how many bytes of memory the batch takes up: each payload is kept as
-// text and as a frame.
+// size returns about how many bytes of memory the batch takes up: a payload is kept as text
+// and, except for a greeting's, as a frame. A replay is not counted: its messages are shared
+// with the history and with other replays.
 func (b *batch) size() (bytes int64) {
 	for _, p := range b.payloads {
 		bytes += 2 * int64(len(p.text))
@@ -162,12 +163,12 @@ func (bb *batchBuilder) take() *batch {
 }
 
 const (
-	// maxHold is how long a coalescer holds messages back, at most, after a batch that most
-	// clients are slow to be written.
+	// maxHold is how long a coalescer holds messages back when it takes that long until a
+	// batch is written to most clients. If that takes just less, a hold lasts a third longer.
 	maxHold = 20 * time.Millisecond
 
-	// minHold is the shortest time for which messages are held back: a timer may be as late
-	// as that.
+	// minHold is the shortest time for which a timer is worth setting: it may be as late as
+	// that.
 	minHold = time.Millisecond
 )
 
@@ -178,21 +179,22 @@ const (
 // A hold begins when a batch of messages is queued for everyone. Until it ends, the hub
 // leaves new messages in its channel, where they gather. It ends, whichever comes first,
 //
-//  1. as soon as most clients were written the batch, if that took less than three
-//     times minHold: a small or quiet room never waits;
-//  2. else when a third of that time has passed once more, for the answers;
-//  3. maxHold after it began, if most clients were not written the batch by then;
-//  4. at a stop, or when a client leaves, whose messages are sent first: then the hub
-//     takes what waits, and if that makes a batch, a new hold begins.
+//  1. as soon as the batch is written to most clients, if that took less than three times
+//     minHold: a small or quiet room never waits;
+//  2. else a third of that time later, which is for the answers;
+//  3. maxHold after it began, if the batch is not written to most clients by then;
+//  4. at a stop, when a client leaves, whose messages are sent first, or before a repeat:
+//     then the hub takes what waits, and if that makes a batch, a new hold begins.
 //
-// The hub calls its methods; mostWritten is for the writePumps.
+// Most clients are all but one and a sixteenth of them. The hub calls the methods, except
+// mostWritten, which the writePumps call.
 type coalescer struct {
-	written chan struct{} // receives when most were written the batch and the hold is to end
+	written chan struct{} // receives when the batch is written to most and the hold is to end
 	timer   *time.Timer   // fires when the hold is to end in any case
 	holds   bool          // a hold has begun and not ended
 
 	mu      sync.Mutex
-	current *batch    // the one that the hold is for; nil once most were written it
+	current *batch    // the one that the hold is for; nil once it is written to most
 	since   time.Time // when the batch was in every queue
 }
 
@@ -226,8 +228,8 @@ func (c *coalescer) queued() {
 	c.since = time.Now()
 }
 
-// mostWritten notes that most clients were written a batch. It may come late, for a batch
-// before the current one: then it means nothing.
+// mostWritten notes that a batch is written to most clients. It may come late, for a batch
+// before the current one: then it does nothing.
 func (c *coalescer) mostWritten(b *batch, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -41,14 +41,15 @@ const (
 	pingPeriod = pongWait / 2
 
 	// closeWait is how long a disconnected client has to receive its queue and the close
-	// frame. It is under the five seconds that a stop may take.
+	// frame; a slow consumer has lingerWait while memory is short. It is under the five
+	// seconds that a stop may take.
 	closeWait = 4 * time.Second
 
 	// lingerWait is how long a peer has to hang up after the close frame.
 	lingerWait = time.Second
 
-	// queueSize is how many batches a client may be behind. They are at most 64 KiB each, two
-	// copies in each of two protocols, and the same for all clients.
+	// queueSize is how many batches a client may be behind. A batch is at most 64 KiB, 16 KiB of
+	// text and its frame in each of two protocols, and is the same for all clients.
 	queueSize = 256
 
 	// burst is how much a client may send at once: as much as its rate allows in this time.
@@ -94,8 +95,8 @@ type Client struct {
 	closeTimer *time.Timer         // set by startClose before that
 	readDone   chan struct{}       // closed by readPump when it returns
 
-	// writeDeadlineTick is the last of the hub's ticks before which the write under way must
-	// be over; 0 when there is none. The hub looks at it. A deadline of the connection would
+	// writeDeadlineTick is the last of the hub's ticks in which the write under way may go on;
+	// 0 when there is none. The hub looks at it. A deadline of the connection would
 	// do, but costs a timer with every write.
 	writeDeadlineTick atomic.Int64
 
@@ -114,15 +115,15 @@ type Client struct {
 
 // serveWs upgrades a request that the server admitted, and starts the pumps of c, whose
 // identity the server has filled in. It calls release, once, when nothing of the connection
-// is left, and says whether it had hijacked that from the HTTP server.
+// is left; hijacked reports whether the connection was taken over from the HTTP server.
 func serveWs(c *Client, upgrader *websocket.Upgrader, w http.ResponseWriter, r *http.Request, release func(hijacked bool)) {
 	h := &inbound.Hijacker{ResponseWriter: w}
 	conn, err := upgrader.Upgrade(h, r, nil)
 	if err != nil {
-		release(h.Conn != nil) // the peer has its answer, or is gone
+		release(h.Conn != nil) // the peer has its answer, sent something before it had, or is gone
 		return
 	}
-	conn.SetCompressionLevel(0) // none was agreed on; so a prepared frame is framed once for all
+	conn.SetCompressionLevel(0) // none was agreed on; the library frames a prepared message once for each level
 	c.conn, c.corked = conn, h.Conn.Conn
 	if conn.Subprotocol() == protocol.Subprotocol {
 		c.protocol = protocol.ChatV1
@@ -243,7 +244,7 @@ func (c *Client) control() error {
 // readBuffers holds *[]byte, for readMessage.
 var readBuffers = sync.Pool{New: func() any { buf := make([]byte, 0, 512); return &buf }}
 
-// readMessage reads a message to its end. However long its frames say it is, no more is
+// readMessage reads a message to its end. However long its frames say it is, no more is newly
 // allocated than twice what has come, and never more than the longest message.
 func (c *Client) readMessage(r io.Reader) (protocol.ClientMessage, error) {
 	pooled := readBuffers.Get().(*[]byte)

@@ -22,8 +22,9 @@ const tickPeriod = time.Second
 // that wait share a batch.
 const broadcastSize = 256
 
-// Hub is the room. One goroutine, run, owns everything under "owned by run"; everyone
-// else reaches it through the channels, by offer.
+// Hub runs one room. One goroutine, run, owns everything under "owned by run"; everyone
+// else reaches it through the channels, by offer, and reads the atomic fields. (writePumps
+// also tell the coalescer what is written.)
 type Hub struct {
 	register     chan *Client  // clients that come in
 	unregister   chan leave    // clients that go out
@@ -82,7 +83,8 @@ func newHub(log *ratelog.Logger, counters *metrics.Counters, afterID int64) *Hub
 	}
 }
 
-// offer hands v to the hub on ch. It reports false if the hub has stopped.
+// offer hands v to the hub on ch. It reports false only if the hub has stopped. What is
+// handed over while the hub stops may be lost.
 func offer[T any](h *Hub, ch chan<- T, v T) bool {
 	select {
 	case ch <- v:
@@ -151,7 +153,7 @@ func (h *Hub) publish(m message) {
 	h.publishWaiting()
 }
 
-// publishWaiting takes the messages that wait for the hub, and sends them as one batch.
+// publishWaiting takes the messages that are in the channel, and sends them as one batch.
 func (h *Hub) publishWaiting() {
 	for n := len(h.broadcast); n > 0; n-- {
 		h.deliver(<-h.broadcast)

@@ -22,8 +22,8 @@
 //	-rate n
 //		How many messages a second one connection may send, with bursts of ten times
 //		that. A connection that sends more is throttled: the server reads from it more
-//		slowly. An address may send ten times as much over all its connections. 0 is no
-//		limit for either.
+//		slowly. An address may send ten times as much over all its connections, and
+//		makes rooms at a limited pace. 0 turns off all three limits.
 //	-max-clients n
 //		How many connections there may be at a time.
 //	-metrics host:port

@@ -38,7 +38,7 @@ type rooms struct {
 
 	mu     sync.Mutex
 	named  map[string]*room
-	lastID int64 // no id given by a hub that was stopped is larger
+	lastID int64 // the largest id that a stopped hub gave
 }
 
 // A room is a hub and how many clients use it.
@@ -47,7 +47,7 @@ type room struct {
 	stop    context.CancelFunc
 	clients int
 	emptied time.Time   // when the last of them left
-	timer   *time.Timer // calls expire emptyRoomTTL after that, whoever has come since; nil before
+	timer   *time.Timer // calls expire emptyRoomTTL after that, even if the room is in use again; nil before
 }
 
 // newRooms returns the lobby. Its hub runs until ctx is done, as will those of all rooms.
@@ -177,8 +177,8 @@ func (rs *rooms) nextToClose() (name string, ok bool) {
 
 // goesBefore reports whether an empty room makes place before another one.
 func (r *room) goesBefore(other *room) bool {
-	if shared, others := r.hub.severalSpoke.Load(), other.hub.severalSpoke.Load(); shared != others {
-		return others
+	if several, otherSeveral := r.hub.severalSpoke.Load(), other.hub.severalSpoke.Load(); several != otherSeveral {
+		return otherSeveral
 	}
 	return r.emptied.Before(other.emptied)
 }

@@ -37,6 +37,9 @@ const handshakeTimeout = time.Second
 // drainTimeout is how long a stop waits for HTTP requests that are being answered.
 const drainTimeout = time.Second
 
+// logTimeout is how long a stop that is over waits until it is in the log.
+const logTimeout = 100 * time.Millisecond
+
 // extraConns is how many connections there may be beside those of clients, for the page and
 // for handshakes. Those that are idle make place for new ones.
 const extraConns = 256
@@ -54,7 +57,7 @@ var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustPa
 // server is the program between its flags and its listeners.
 type server struct {
 	origins  []string       // hosts whose pages may join; nil for any, each its own
-	rate     float64        // messages a second from one connection, a tenth of those from one address; 0 for no limits
+	rate     float64        // messages a second from one connection, addressRates times as many from one address; 0 for no limits
 	proxies  []netip.Prefix // peers whose X-Forwarded-For says where a request comes from
 	slots    chan struct{}  // a token for each connection, from before its upgrade until nothing of it is left
 	secret   [32]byte       // made at start; see userID
@@ -91,8 +94,8 @@ func newServer(origins []string, rate float64, maxClients int) *server {
 }
 
 // serve runs the chat on a listener, and shows the metrics on another one unless that is
-// nil, until ctx is done. It returns nil then, and earlier a listener's error if that
-// fails. It closes both listeners. When it returns, within five seconds of ctx's end, no
+// nil, until ctx is done. It returns nil then, or the error of a listener that fails
+// first. It closes both listeners. When it returns, within five seconds of ctx's end, no
 // goroutine and no connection of its own is left.
 func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -116,11 +119,16 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 		go func() { failed <- metricsServer.Serve(metricsListener) }()
 	}
 	var err error
+	logged := make(chan struct{})
 	select {
 	case err = <-failed:
 		cancel()
+		close(logged)
 	case <-ctx.Done():
-		log.Print("stopping")
+		go func() { // where the log goes, a terminal perhaps, may block
+			log.Print("stopping")
+			close(logged)
+		}()
 	}
 
 	// Shutdown alone would wait for connections that have sent nothing yet, and does not
@@ -132,6 +140,10 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 	}
 	s.awaitClients()
 	s.rooms.running.Wait()
+	select {
+	case <-logged:
+	case <-time.After(logTimeout):
+	}
 	return err
 }
 

@@ -145,8 +145,12 @@ func (b *Budget) Take() bool {
 
 // Wait uses the budget for a message when that is possible: connections of one address
 // take turns. It returns ErrStopped when stop is closed, and ErrLeft when left, which it
-// asks once a second, reports that the peer has left; then nothing was used.
+// asks at once and then once a second, reports that the peer has left; then nothing was
+// used.
 func (b *Budget) Wait(stop <-chan struct{}, left func() bool) error {
+	if left() {
+		return ErrLeft
+	}
 	b.all.mu.Lock()
 	b.waiting++
 	b.all.mu.Unlock()

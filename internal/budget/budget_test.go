@@ -123,6 +123,21 @@ func TestWaitEnds(t *testing.T) {
 	})
 }
 
+// A peer that has left before its turn does not have one, however short the wait.
+func TestLeftBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(interval, burst).Of(netip.Addr{})
+		takeAll(b)
+		begin := time.Now()
+		if err := b.Wait(nil, func() bool { return true }); err != ErrLeft || time.Since(begin) != 0 {
+			t.Errorf("%v after %v", err, time.Since(begin))
+		}
+		if err := b.Wait(nil, stays); err != nil || time.Since(begin) != interval {
+			t.Errorf("the next: %v after %v", err, time.Since(begin))
+		}
+	})
+}
+
 // Addresses are forgotten when they have all their budget again and no connection.
 func TestAddressesAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

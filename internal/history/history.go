@@ -5,6 +5,7 @@ package history
 
 import (
 	"math"
+	"slices"
 	"sort"
 	"strconv"
 	"time"
@@ -28,6 +29,7 @@ const (
 type History struct {
 	entries      []*Entry             // oldest first; entries are only ever added behind its end
 	bytes        int                  // of all their payloads
+	evicted      int                  // bytes of the payloads before entries, which its array still refers to
 	byKey        map[dedupeKey]*Entry // those whose sender gave an id
 	lastID       int64                // of the last message, or when the history began
 	goneID       int64                // of the last message that is no longer kept
@@ -86,10 +88,14 @@ func (h *History) Add(m protocol.Message, now time.Time) *Entry {
 		first := h.entries[0]
 		h.entries = h.entries[1:]
 		h.bytes -= len(first.Payload)
+		h.evicted += len(first.Payload)
 		h.goneID = first.ID
 		if first.key.clientMsgID != "" {
 			delete(h.byKey, first.key)
 		}
+	}
+	if h.evicted > MaxBytes/4 {
+		h.entries, h.evicted = slices.Clone(h.entries), 0
 	}
 	return e
 }

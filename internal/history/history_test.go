@@ -2,9 +2,11 @@ package history
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+	"weak"
 
 	"chat/internal/protocol"
 )
@@ -170,4 +172,26 @@ func TestSeveralSpoke(t *testing.T) {
 			t.Errorf("after %s: %v", step.userID, h.SeveralSpoke())
 		}
 	}
+}
+
+// Messages that are no longer kept do not stay in memory for long.
+func TestEvictedMessagesAreForgotten(t *testing.T) {
+	h := New(begin, 0)
+	var all []weak.Pointer[Entry]
+	for _, size := range []int{1, 4000, 1, 4000} {
+		for range 2 * MaxMessages {
+			all = append(all, weak.Make(h.Add(protocol.Message{Text: strings.Repeat("x", size)}, begin)))
+		}
+		runtime.GC()
+		bytes := 0
+		for _, e := range all {
+			if e := e.Value(); e != nil {
+				bytes += len(e.Payload)
+			}
+		}
+		if bytes > MaxBytes*3/2 {
+			t.Errorf("after messages of %d bytes, %d bytes are in memory, %d of them kept", size, bytes, h.bytes)
+		}
+	}
+	runtime.KeepAlive(h)
 }

@@ -21,7 +21,7 @@ const ContentType = "text/plain; version=0.0.4; charset=utf-8"
 // decides anything by them.
 type Counters struct {
 	Accepted   [protocol.NumProtocols]atomic.Int64 // connections
-	Ended      [protocol.NumProtocols]atomic.Int64 // of these
+	Ended      [protocol.NumProtocols]atomic.Int64 // of those accepted
 	Messages   atomic.Int64                        // taken by a room, repeats aside
 	Batches    atomic.Int64                        // of messages
 	Deliveries atomic.Int64                        // messages put into a client's queue as they were said, once for each client

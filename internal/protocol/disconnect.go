@@ -27,7 +27,7 @@ const (
 	Idle                           // nothing received for too long
 	WriteTimedOut                  // the peer did not take a frame in time
 	TooBig                         // a message longer than allowed
-	SlowConsumer                   // the client's queue was full
+	SlowConsumer                   // the client does not read fast enough
 	NumCauses                      // how many causes there are
 )
 

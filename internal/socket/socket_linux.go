@@ -6,13 +6,14 @@ import (
 	"syscall"
 )
 
-// The states of a TCP connection, as include/net/tcp_states.h of Linux numbers them, in
-// which nobody or both may still send.
+// The states of a TCP connection in which its peer has not shut down, as Linux numbers them
+// (include/net/tcp_states.h).
 const (
 	tcpEstablished = 1
 	tcpSynRecv     = 3
 )
 
+// left is Left for a connection of the operating system's.
 func left(conn net.Conn) bool {
 	tcp, ok := conn.(*net.TCPConn)
 	if !ok {
