@@ -112,7 +112,7 @@ type fileMonitor struct {
 }
 
 // Logf implements filelog.Monitor.
-func (m fileMonitor) Logf(format string, args ...any) { m.log.Printf("history", format, args...) }
+func (m fileMonitor) Logf(kind, format string, args ...any) { m.log.Printf(kind, format, args...) }
 
 // Wrote implements filelog.Monitor.
 func (m fileMonitor) Wrote(lines, bytes int, took time.Duration) {

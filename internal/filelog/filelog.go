@@ -38,7 +38,7 @@ var errLocked = errors.New("another chat is running with this directory")
 
 // A Monitor is told what happens. Its methods may be called from any goroutine.
 type Monitor interface {
-	Logf(format string, args ...any)            // what an operator should know
+	Logf(kind, format string, args ...any)      // what an operator should know; there may be many of a kind
 	Wrote(lines, bytes int, took time.Duration) // to a file; took is for the whole write
 	Synced(took time.Duration)                  // a file
 	Failed()                                    // to read, write or sync a file, or not in time
@@ -101,7 +101,7 @@ func Open(path string, keep time.Duration, monitor Monitor) (*Dir, error) {
 		return nil, err
 	}
 	if d.info.Mode().Perm()&0o077 != 0 {
-		monitor.Logf("%s is open to other users of this machine: chmod 700 would close it", path)
+		monitor.Logf("history directory", "%s is open to other users of this machine: chmod 700 would close it", path)
 	}
 	d.clean(time.Now())
 	d.cleaner.Go(d.cleanHourly)
@@ -274,7 +274,7 @@ func (d *Dir) clean(now time.Time) {
 	entries, err := os.ReadDir(d.path)
 	if err != nil {
 		d.monitor.Failed()
-		d.monitor.Logf("history: %v", err)
+		d.monitor.Logf("history failed", "history: %v", err)
 	}
 	type candidate struct {
 		name    string
@@ -315,7 +315,7 @@ func (d *Dir) remove(name string, written time.Time) bool {
 	}
 	if err := os.Remove(path); err != nil {
 		d.monitor.Failed()
-		d.monitor.Logf("history: %v", err)
+		d.monitor.Logf("history failed", "history: %v", err)
 		return false
 	}
 	return true
@@ -345,6 +345,6 @@ func (d *Dir) Close(wait time.Duration) {
 	case <-idle:
 		d.locked.Close()
 	case <-time.After(wait):
-		d.monitor.Logf("history: %s does not answer; what was said last may not be in it", d.path)
+		d.monitor.Logf("history lost", "history: %s does not answer; what was said last may not be in it", d.path)
 	}
 }

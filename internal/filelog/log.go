@@ -169,7 +169,7 @@ func (l *Log) isIdle() bool {
 		select {
 		case l.saved = <-l.done:
 			l.busy = false
-			l.dir.monitor.Logf("history: the disk answers again for %s", l.name)
+			l.dir.monitor.Logf("history recovered", "history: the disk answers again for %s", l.name)
 		default:
 		}
 	}
@@ -193,14 +193,13 @@ func (l *Log) wait() bool {
 	}
 	l.busy = true
 	l.dir.monitor.Failed()
-	l.dir.monitor.Logf("history: the disk does not answer for %s; the room goes on in memory", l.name)
+	l.dir.monitor.Logf("history failed", "history: the disk does not answer for %s; the room goes on in memory", l.name)
 	return false
 }
 
 // run reads the file, then writes what it is handed, until Close.
 func (l *Log) run() {
 	l.dir.claim(l.name)
-	defer l.dir.release(l.name)
 	h, err := l.read()
 	l.unread = err != nil
 	l.report(err)
@@ -212,8 +211,9 @@ func (l *Log) run() {
 		l.report(err)
 		l.done <- err == nil
 	}
+	l.dir.release(l.name) // nothing is written any more
 	if l.failing {
-		l.dir.monitor.Logf("history: what was said last in %s is lost", l.name)
+		l.dir.monitor.Logf("history lost", "history: what was said last in %s is lost", l.name)
 	}
 	if l.syncTimer != nil && l.syncTimer.Stop() {
 		l.syncing.Done()
@@ -227,9 +227,9 @@ func (l *Log) run() {
 func (l *Log) report(err error) {
 	switch {
 	case err == nil && l.failing:
-		l.dir.monitor.Logf("history: %s is written again", l.name)
+		l.dir.monitor.Logf("history recovered", "history: %s is written again", l.name)
 	case err != nil && !l.failing:
-		l.dir.monitor.Logf("history: %v; the room goes on in memory", err)
+		l.dir.monitor.Logf("history failed", "history: %v; the room goes on in memory", err)
 	}
 	if err != nil {
 		l.dir.monitor.Failed()
@@ -263,10 +263,10 @@ func (l *Log) read() (*history.History, error) {
 		if err := f.Truncate(c.size); err != nil {
 			return nil, err
 		}
-		l.dir.monitor.Logf("history: the end of %s was not a whole line, and is cut off", l.path)
+		l.dir.monitor.Logf("history torn", "history: the end of %s was not a whole line, and is cut off", l.path)
 	}
 	if c.bad > 0 {
-		l.dir.monitor.Logf("history: %s:%d cannot be read and is skipped (%d such lines)", l.path, c.firstBad, c.bad)
+		l.dir.monitor.Logf("history unreadable", "history: %s:%d cannot be read and is skipped (%d such lines)", l.path, c.firstBad, c.bad)
 	}
 	l.size = c.size
 	if len(c.messages) == 0 {
@@ -480,7 +480,7 @@ func (l *Log) sync() {
 	if err != nil {
 		l.damaged.Store(true) // the system may have dropped what was not synced
 		l.dir.monitor.Failed()
-		l.dir.monitor.Logf("history: %v", err)
+		l.dir.monitor.Logf("history failed", "history: %v", err)
 		return
 	}
 	l.dir.monitor.Synced(time.Since(begin))

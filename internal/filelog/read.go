@@ -3,8 +3,6 @@ package filelog
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
-	"errors"
 	"io"
 	"strconv"
 
@@ -96,13 +94,11 @@ func (c *content) skip(number int) {
 var idPrefix = []byte(`{"type":"message","id":`)
 
 // messageID returns the id of a line that looks like a message. To decode all lines of a
-// file would take several times as long.
+// file, of which few are kept, would take several times as long.
 func messageID(line []byte) (int64, error) {
-	if rest, ok := bytes.CutPrefix(line, idPrefix); ok && json.Valid(line) {
-		if digits, _, ok := bytes.Cut(rest, []byte(",")); ok && len(digits) < 19 {
-			return strconv.ParseInt(string(digits), 10, 64)
-		}
-		return 0, errors.New("no id")
+	if rest, ok := bytes.CutPrefix(line, idPrefix); ok && bytes.HasSuffix(line, []byte("}")) {
+		digits, _, _ := bytes.Cut(rest[:min(len(rest), 20)], []byte(","))
+		return strconv.ParseInt(string(digits), 10, 64)
 	}
 	m, err := protocol.DecodeMessage(line)
 	return m.ID, err
