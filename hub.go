@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"chat/internal/backlog"
+	"chat/internal/filelog"
 	"chat/internal/history"
 	"chat/internal/metrics"
 	"chat/internal/presence"
@@ -44,6 +45,7 @@ type Hub struct {
 	clientsByProtocol [protocol.NumProtocols]int // how many of the clients speak each
 	members           *presence.Members          // the users behind the clients
 	history           *history.History
+	file              *filelog.Log // has what the history keeps; nil without -history
 	builder           batchBuilder // messages taken and not yet queued
 	coalescer         *coalescer   // when to take the next
 	scratch           []byte       // scratch: one message in the classic protocol
@@ -99,6 +101,7 @@ func offer[T any](h *Hub, ch chan<- T, v T) bool {
 func (h *Hub) run(ctx context.Context) {
 	defer close(h.stopped)
 	h.ticks.Store(1)
+	h.restore()
 	ticker := time.NewTicker(tickPeriod)
 	defer ticker.Stop()
 	for {
@@ -126,6 +129,15 @@ func (h *Hub) run(ctx context.Context) {
 			h.shutdown()
 			return
 		}
+	}
+}
+
+// restore continues what is in the room's file.
+func (h *Hub) restore() {
+	h.history = h.file.Open(h.history)
+	if kept, _ := h.history.Kept(); len(kept) > 0 {
+		h.lastID.Store(h.history.LastID())
+		h.severalSpoke.Store(h.history.SeveralSpoke())
 	}
 }
 
@@ -188,12 +200,14 @@ func (h *Hub) deliver(m message) {
 	h.builder.add(lines, h.clientsByProtocol, now)
 }
 
-// flush queues the batch that was built, if there is one, for every client.
+// flush queues the batch that was built, if there is one, for every client. Before that it
+// is in the room's file: nobody receives what a restart would lose.
 func (h *Hub) flush() {
 	lines := h.builder.messages
 	if lines == 0 {
 		return
 	}
+	h.file.Commit(h.history)
 	firstAt := h.builder.firstAt
 	b := h.builder.take()
 	b.expect(len(h.clients), h.ticks.Load(), h.backlog)
@@ -223,6 +237,10 @@ func (h *Hub) tick(now time.Time) {
 			h.drop(c, reason)
 		}
 	}
+	if h.file.Expired(h.history, now) {
+		h.history = history.New(now, h.history.LastID())
+	}
+	h.file.Commit(h.history) // what could not be written before
 	if now.Sub(h.pingedAt) >= pingPeriod {
 		h.pingedAt = now
 		h.offerNotice(protocol.Classic, ping)
@@ -252,10 +270,11 @@ func (h *Hub) drop(c *Client, reason protocol.Disconnect) {
 	c.startClose(reason, wait)
 }
 
-// shutdown sends what was said so far and disconnects everyone.
+// shutdown sends what was said so far, disconnects everyone and closes the room's file.
 func (h *Hub) shutdown() {
 	h.publishWaiting()
 	for c := range h.clients {
 		h.drop(c, stopping)
 	}
+	h.file.Close(h.history)
 }

@@ -86,6 +86,7 @@ var imports = map[string][]string{
 	"chat/internal/budget":    {},
 	"chat/internal/connlimit": {},
 	"chat/internal/cork":      {},
+	"chat/internal/filelog":   {"chat/internal/history", "chat/internal/protocol"},
 	"chat/internal/history":   {"chat/internal/protocol"},
 	"chat/internal/inbound":   {"chat/internal/cork", "chat/internal/protocol"},
 	"chat/internal/metrics":   {"chat/internal/protocol"},

@@ -26,6 +26,12 @@
 //		makes rooms at a limited pace. 0 turns off all three limits.
 //	-max-clients n
 //		How many connections there may be at a time.
+//	-history dir
+//		Keep what is said in this directory, in a file for each room, so that it is still
+//		there after a restart. One server uses a directory at a time.
+//	-keep duration
+//		With -history: delete a room in which nothing was said for this long. The
+//		default is 720h, 30 days; 0 keeps rooms for ever.
 //	-metrics host:port
 //		The address on which to show metrics, at /metrics in the Prometheus text format.
 //		Without the flag there are none.
@@ -52,6 +58,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"chat/internal/metrics"
 )
@@ -73,6 +80,8 @@ func main() {
 	origins := flag.String("origin", "", "let only pages of these `hosts` join: host or host:port, comma-separated")
 	rate := flag.Float64("rate", 10, "messages a second one connection may send; 0 is no limit")
 	maxClients := flag.Int("max-clients", 10_000, "connections there may be at a time")
+	historyDir := flag.String("history", "", "keep what is said in files in this `directory`; empty for memory alone")
+	keep := flag.Duration("keep", 720*time.Hour, "with -history: delete a room that was silent for this `duration`; 0 is for ever")
 	metricsAddr := flag.String("metrics", "", "show metrics at /metrics on `host:port`; empty for nowhere")
 	proxies := flag.String("proxy", "127.0.0.0/8,::1", "`addresses` of proxies whose X-Forwarded-For counts: IP or CIDR, comma-separated")
 	version := flag.Bool("version", false, "print what was built, and exit")
@@ -103,7 +112,20 @@ func main() {
 	if *maxClients < 1 || *maxClients > maxMaxClients {
 		usageError("-max-clients must be from 1 to %d", maxMaxClients)
 	}
+	if *keep < 0 {
+		usageError("-keep must not be negative")
+	}
+	if *historyDir == "" && isSet("keep") {
+		usageError("-keep needs -history")
+	}
 
+	s := newServer(hosts, *rate, *maxClients)
+	s.proxies = proxyPrefixes
+	if *historyDir != "" {
+		if err := s.openHistory(*historyDir, *keep); err != nil {
+			log.Fatalf("-history: %v", err)
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // so that the second signal ends the process
 	l, err := net.Listen("tcp", *addr)
@@ -118,11 +140,15 @@ func main() {
 		log.Printf("metrics at http://%s/metrics", metricsListener.Addr())
 	}
 	announce(l.Addr().(*net.TCPAddr))
-	s := newServer(hosts, *rate, *maxClients)
-	s.proxies = proxyPrefixes
 	if err := s.serve(ctx, l, metricsListener); err != nil {
 		log.Fatal(err)
 	}
+}
+
+// isSet reports whether the command line has a flag.
+func isSet(name string) (set bool) {
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == name })
+	return set
 }
 
 // checkAddr ends the program unless a flag's value is an address to listen on.

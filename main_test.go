@@ -299,6 +299,9 @@ func TestUsageErrors(t *testing.T) {
 		{"-max-clients", "1000000000"},
 		{"-metrics", "9090"},
 		{"-metrics", ":nonsense"},
+		{"-keep", "1h"},
+		{"-keep", "-1h", "-history", "unused"},
+		{"-keep", "soon", "-history", "unused"},
 	} {
 		status, stderr := start(t, append([]string{self(t)}, flags...)...).exit()
 		if status != 2 || !strings.Contains(stderr, "Usage of") || !strings.Contains(stderr, strings.TrimLeft(flags[0], "-")) {

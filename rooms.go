@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"chat/internal/backlog"
+	"chat/internal/filelog"
 	"chat/internal/metrics"
 	"chat/internal/ratelog"
 )
@@ -24,7 +25,8 @@ const (
 
 // rooms has a hub for each room name. A hub is made when its first client comes. It is
 // stopped emptyRoomTTL after its last client left, or at once if nothing was said. The
-// lobby's hub stays, but forgets what was said in the same way.
+// lobby's hub stays, but forgets what was said in the same way. What is in a room's file
+// remains: the next hub of the room continues it.
 //
 // Clients are counted in and out under one lock: in before they register, out when
 // nothing of them is left. So there is never a second hub of a name, and no client
@@ -35,6 +37,7 @@ type rooms struct {
 	log      *ratelog.Logger
 	counters *metrics.Counters
 	backlog  *backlog.Backlog
+	dir      *filelog.Dir // where history is kept on disk; nil without -history
 
 	mu     sync.Mutex
 	named  map[string]*room
@@ -51,8 +54,9 @@ type room struct {
 }
 
 // newRooms returns the lobby. Its hub runs until ctx is done, as will those of all rooms.
-func newRooms(ctx context.Context, log *ratelog.Logger, counters *metrics.Counters) *rooms {
-	rs := &rooms{ctx: ctx, log: log, counters: counters, backlog: backlog.New(), named: make(map[string]*room)}
+// What is said is kept in dir, unless that is nil.
+func newRooms(ctx context.Context, log *ratelog.Logger, counters *metrics.Counters, dir *filelog.Dir) *rooms {
+	rs := &rooms{ctx: ctx, log: log, counters: counters, backlog: backlog.New(), dir: dir, named: make(map[string]*room)}
 	rs.open(lobby)
 	return rs
 }
@@ -63,6 +67,7 @@ func (rs *rooms) open(name string) *room {
 	ctx, stop := context.WithCancel(rs.ctx)
 	r := &room{hub: newHub(rs.log, rs.counters, rs.lastID), stop: stop}
 	r.hub.backlog = rs.backlog
+	r.hub.file = rs.dir.Log(name, ctx.Done())
 	rs.named[name] = r
 	rs.running.Go(func() { r.hub.run(ctx) })
 	return r
@@ -144,14 +149,15 @@ func (rs *rooms) leave(name string) {
 	}
 }
 
-// expire closes a room, or has the lobby forget what was said, if it has been empty for
-// emptyRoomTTL.
+// expire closes a room, or has the lobby forget what was said without -history, if it has
+// been empty for emptyRoomTTL.
 func (rs *rooms) expire(name string) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	r := rs.named[name] // perhaps not the room that the timer was set for, if that was closed meanwhile
 	switch {
 	case r == nil || r.clients > 0 || time.Since(r.emptied) < emptyRoomTTL:
+	case name == lobby && rs.dir != nil: // it would be read again
 	case name == lobby:
 		offer(r.hub, r.hub.clearHistory, struct{}{})
 	default:

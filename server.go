@@ -24,6 +24,7 @@ import (
 
 	"chat/internal/budget"
 	"chat/internal/connlimit"
+	"chat/internal/filelog"
 	"chat/internal/history"
 	"chat/internal/metrics"
 	"chat/internal/protocol"
@@ -39,6 +40,10 @@ const drainTimeout = time.Second
 
 // logTimeout is how long a stop that is over waits until it is in the log.
 const logTimeout = 100 * time.Millisecond
+
+// stopTimeout is how long a stop takes at most: what is left after the clients is for the
+// disk. It is under the five seconds that are promised.
+const stopTimeout = 4900 * time.Millisecond
 
 // extraConns is how many connections there may be beside those of clients, for the page and
 // for handshakes. Those that are idle make place for new ones.
@@ -60,7 +65,8 @@ type server struct {
 	rate     float64        // messages a second from one connection, addressRates times as many from one address; 0 for no limits
 	proxies  []netip.Prefix // peers whose X-Forwarded-For says where a request comes from
 	slots    chan struct{}  // a token for each connection, from before its upgrade until nothing of it is left
-	secret   [32]byte       // made at start; see userID
+	secret   [32]byte       // made at start, or kept by openHistory; see userID
+	dir      *filelog.Dir   // where history is kept; nil without -history
 	upgrader websocket.Upgrader
 	log      *ratelog.Logger
 	counters *metrics.Counters
@@ -93,10 +99,42 @@ func newServer(origins []string, rate float64, maxClients int) *server {
 	return s
 }
 
+// openHistory keeps what is said in files in a directory, and in memory no longer than for
+// keep without a message; 0 is for ever. serve closes them.
+func (s *server) openHistory(dir string, keep time.Duration) (err error) {
+	if s.dir, err = filelog.Open(dir, keep, fileMonitor{s.log, s.counters}); err == nil {
+		s.secret = s.dir.Secret()
+	}
+	return err
+}
+
+// A fileMonitor logs and counts what happens to the files of history.
+type fileMonitor struct {
+	log      *ratelog.Logger
+	counters *metrics.Counters
+}
+
+// Logf implements filelog.Monitor.
+func (m fileMonitor) Logf(kind, format string, args ...any) { m.log.Printf(kind, format, args...) }
+
+// Wrote implements filelog.Monitor.
+func (m fileMonitor) Wrote(lines, bytes int, took time.Duration) {
+	m.counters.HistoryLines.Add(int64(lines))
+	m.counters.HistoryBytes.Add(int64(bytes))
+	m.counters.HistoryWrite.Add(took)
+}
+
+// Synced implements filelog.Monitor.
+func (m fileMonitor) Synced(took time.Duration) { m.counters.HistorySync.Add(took) }
+
+// Failed implements filelog.Monitor.
+func (m fileMonitor) Failed() { m.counters.HistoryErrors.Add(1) }
+
 // serve runs the chat on a listener, and shows the metrics on another one unless that is
 // nil, until ctx is done. It returns nil then, or the error of a listener that fails
-// first. It closes both listeners. When it returns, within five seconds of ctx's end, no
-// goroutine and no connection of its own is left.
+// first. It closes both listeners, and the files of history. When it returns, within five
+// seconds of ctx's end, no goroutine and no connection of its own is left; only one that
+// waits for a disk which does not answer may be.
 func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -131,6 +169,7 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 		}()
 	}
 
+	begin := time.Now()
 	// Shutdown alone would wait for connections that have sent nothing yet, and does not
 	// know those that were upgraded.
 	drain, cancelDrain := context.WithTimeout(context.Background(), drainTimeout)
@@ -140,6 +179,9 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 	}
 	s.awaitClients()
 	s.rooms.running.Wait()
+	if s.dir != nil {
+		s.dir.Close(stopTimeout - time.Since(begin))
+	}
 	select {
 	case <-logged:
 	case <-time.After(logTimeout):
@@ -149,7 +191,7 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 
 // start makes what needs the settings, and runs the lobby until ctx is done.
 func (s *server) start(ctx context.Context) {
-	s.rooms = newRooms(ctx, s.log, s.counters)
+	s.rooms = newRooms(ctx, s.log, s.counters, s.dir)
 	s.budgets = budget.New(s.interval()/addressRates, burst)
 }
 
@@ -374,7 +416,7 @@ func (s *server) refuseHandshake(w http.ResponseWriter, r *http.Request, status 
 }
 
 // userID returns what tells the holder of a key from others of the same name: the same
-// for the same key until the server stops, and of no use to find the key. Without a key
+// for the same key until the server stops, with -history for ever, and of no use to find the key. Without a key
 // it is random.
 func (s *server) userID(key string) string {
 	var id [8]byte

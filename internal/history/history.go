@@ -55,6 +55,26 @@ func New(now time.Time, after int64) *History {
 	return &History{byKey: make(map[dedupeKey]*Entry), lastID: start, goneID: start}
 }
 
+// Restore returns a history that continues messages, which were kept elsewhere: at least
+// one, oldest first, with increasing ids. The last one before them that is no longer kept
+// has the id gone; 0 says that nobody knows, and that there may be any.
+func Restore(messages []protocol.Message, gone int64) *History {
+	if gone == 0 {
+		gone = messages[0].ID - 1
+	}
+	h := &History{byKey: make(map[dedupeKey]*Entry), goneID: gone}
+	for _, m := range messages {
+		h.keep(m)
+	}
+	return h
+}
+
+// Kept returns the kept messages, oldest first, and the id of the last one that is no
+// longer kept, or when the history began.
+func (h *History) Kept() (entries []*Entry, goneID int64) {
+	return h.entries[:len(h.entries):len(h.entries)], h.goneID
+}
+
 // LastID returns the id of the last message; before the first, a number that is larger
 // than all earlier ids and smaller than all later ones.
 func (h *History) LastID() int64 { return h.lastID }
@@ -72,9 +92,14 @@ func (h *History) Find(userID, clientMsgID string) *Entry {
 // 1970, so that ids increase over a restart, too, or the last id plus one if that is
 // larger. The oldest messages go when there are too many.
 func (h *History) Add(m protocol.Message, now time.Time) *Entry {
-	h.lastID = max(h.lastID+1, now.UnixMicro())
-	m.ID, m.Time = h.lastID, now
-	e := &Entry{h.lastID, m.Encode(), dedupeKey{m.UserID, m.ClientMsgID}}
+	m.ID, m.Time = max(h.lastID+1, now.UnixMicro()), now
+	return h.keep(m)
+}
+
+// keep keeps a message that has an id.
+func (h *History) keep(m protocol.Message) *Entry {
+	h.lastID = m.ID
+	e := &Entry{m.ID, m.Encode(), dedupeKey{m.UserID, m.ClientMsgID}}
 	if h.first == "" {
 		h.first = m.UserID
 	}

@@ -148,6 +148,50 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// A history that is restored from messages goes on as the one that they were kept in: ids,
+// what is found, and who is told that something is missing.
+func TestRestore(t *testing.T) {
+	old := New(begin, 0)
+	old.Add(protocol.Message{UserID: "ada", Text: "gone"}, begin)
+	var messages []protocol.Message
+	for i := range MaxMessages {
+		e := old.Add(protocol.Message{UserID: "ada", Name: "Ada", Text: "hello", ClientMsgID: fmt.Sprint(i)}, begin.Add(time.Second))
+		m, err := protocol.DecodeMessage(e.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		messages = append(messages, m)
+	}
+	old.Add(protocol.Message{UserID: "ada", Text: "hello"}, begin.Add(time.Second))
+	m, _ := protocol.DecodeMessage(old.entries[MaxMessages-1].Payload)
+	messages = append(messages, m)
+
+	kept, gone := old.Kept()
+	h := Restore(messages, old.goneID)
+	again, goneAgain := h.Kept()
+	if len(again) != len(kept) || goneAgain != gone || h.LastID() != old.LastID() || h.SeveralSpoke() {
+		t.Fatalf("%d messages up to %d, gone %d; want %d, %d, %d", len(again), h.LastID(), goneAgain, len(kept), old.LastID(), gone)
+	}
+	for i := range kept {
+		if kept[i].ID != again[i].ID || string(kept[i].Payload) != string(again[i].Payload) {
+			t.Fatalf("%s became %s", kept[i].Payload, again[i].Payload)
+		}
+	}
+	if e := h.Find("ada", "17"); e == nil || e.ID != old.Find("ada", "17").ID {
+		t.Error("a message that is sent again is not found")
+	}
+	if id := h.Add(protocol.Message{Text: "x"}, begin.Add(-time.Hour)).ID; id != old.LastID()+1 { // the clock was set back
+		t.Errorf("goes on with %d after %d", id, old.LastID())
+	}
+	h = Restore(messages[1:], 0)
+	if _, missed := h.Since(Position(messages[1].ID - 1)); missed {
+		t.Error("a client that has all up to the first one is told that it missed something")
+	}
+	if _, missed := h.Since(Position(messages[1].ID - 2)); !missed {
+		t.Error("a client that may have missed something is not told")
+	}
+}
+
 // What Since returned stays as it is while messages come and go.
 func TestEntriesStay(t *testing.T) {
 	h := New(begin, 0)

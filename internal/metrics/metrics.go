@@ -29,6 +29,12 @@ type Counters struct {
 	Drops      [protocol.NumCauses]atomic.Int64    // connections that the server ended
 	Refusals   [protocol.NumRefusals]atomic.Int64  // requests for a connection
 
+	HistoryLines  atomic.Int64 // written to files, those of a rewritten file again
+	HistoryBytes  atomic.Int64 // of these
+	HistoryErrors atomic.Int64 // of reading, writing or syncing a file
+	HistoryWrite  Histogram    // of a batch or a whole file
+	HistorySync   Histogram    // of a file that was appended to
+
 	Throttled atomic.Int64 // connections that wait now because they, or their addresses, send too much
 
 	started time.Time
@@ -97,6 +103,12 @@ func (c *Counters) Text(g Gauges) []byte {
 		fmt.Fprintf(&t, "chat_refusals_total{reason=%q} %d\n", r, c.Refusals[r].Load())
 	}
 	t.histogram("chat_fanout_seconds", "From taking a batch's first message until every connection's queue had it.", &c.Fanout)
+
+	t.single("chat_history_lines_total", "counter", "Messages written to files with -history, again when a file is rewritten.", c.HistoryLines.Load())
+	t.single("chat_history_bytes_total", "counter", "Bytes written to files with -history.", c.HistoryBytes.Load())
+	t.single("chat_history_errors_total", "counter", "Failures to read, write or sync a file with -history, or to do it in time.", c.HistoryErrors.Load())
+	t.histogram("chat_history_write_seconds", "To write a batch to a file, or to rewrite a file.", &c.HistoryWrite)
+	t.histogram("chat_history_sync_seconds", "To sync a file that was appended to.", &c.HistorySync)
 
 	heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(heap)

@@ -3,6 +3,7 @@ package protocol
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"time"
 	"unicode/utf8"
 )
@@ -32,15 +33,48 @@ func (m *Message) AppendClassic(b []byte) []byte {
 // Encode returns the message as ChatV1 spells it. The result is shorter than MaxFrame,
 // since JSON escapes only quotation marks and backslashes of a clean text.
 func (m *Message) Encode() []byte {
-	return encode(struct {
-		Type        string `json:"type"`
-		ID          int64  `json:"id"`
-		Time        string `json:"time"`
-		UserID      string `json:"from"`
-		Name        string `json:"name"`
-		Text        string `json:"text"`
-		ClientMsgID string `json:"ref,omitempty"`
-	}{"message", m.ID, m.Time.UTC().Format("2006-01-02T15:04:05.000Z"), m.UserID, ShownName(m.Name), m.Text, m.ClientMsgID})
+	return encode(messageObject{"message", m.ID, m.Time.UTC().Format(timeFormat), m.UserID, ShownName(m.Name), m.Text, m.ClientMsgID})
+}
+
+// timeFormat is how ChatV1 spells a time, which is in UTC.
+const timeFormat = "2006-01-02T15:04:05.000Z"
+
+// A messageObject is a message as ChatV1 spells it.
+type messageObject struct {
+	Type        string `json:"type"`
+	ID          int64  `json:"id"`
+	Time        string `json:"time"`
+	UserID      string `json:"from"`
+	Name        string `json:"name"`
+	Text        string `json:"text"`
+	ClientMsgID string `json:"ref,omitempty"`
+}
+
+// MaxID is the largest id of a message: a page counts in float64.
+const MaxID = 1<<53 - 1
+
+// maxUserID is the length in bytes of a user id that DecodeMessage accepts, at most.
+const maxUserID = 64
+
+// errNotMessage is what DecodeMessage returns.
+var errNotMessage = errors.New("not a message of chat.v1")
+
+// DecodeMessage reads what Encode returned. Somebody may have edited it since: the name and
+// the text are cleaned as those of a client, and what no room can have said is an error.
+func DecodeMessage(line []byte) (Message, error) {
+	var o messageObject
+	if !utf8.Valid(line) || json.Unmarshal(line, &o) != nil {
+		return Message{}, errNotMessage
+	}
+	t, err := time.Parse(timeFormat, o.Time)
+	m := Message{o.ID, t, o.UserID, CleanName(o.Name), CleanText(o.Text), o.ClientMsgID}
+	switch {
+	case o.Type != "message", err != nil, m.ID < 1, m.ID > MaxID, m.Text == "":
+		return Message{}, errNotMessage
+	case len(m.Text) > MaxText, len(m.ClientMsgID) > MaxClientMsgID, m.UserID == "", len(m.UserID) > maxUserID:
+		return Message{}, errNotMessage
+	}
+	return m, nil
 }
 
 // ShownName is what ChatV1 shows for a name, which may be "".

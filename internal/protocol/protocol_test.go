@@ -222,3 +222,38 @@ func BenchmarkEncode(b *testing.B) {
 		}
 	})
 }
+
+// A message that was encoded is decoded to what it was, and encoded to the same bytes again.
+func TestDecodeMessage(t *testing.T) {
+	for _, m := range []Message{
+		{ID: 1, UserID: "0123456789abcdef", Name: "Ada", Text: "hello", ClientMsgID: "r1"},
+		{ID: MaxID, UserID: "0123456789abcdef", Name: "日本", Text: `<b>"so"</b> back\slash & 😀`},
+	} {
+		m.Time = time.Date(2026, 11, 25, 1, 2, 3, 456_000_000, time.UTC)
+		got, err := DecodeMessage(m.Encode())
+		if err != nil || got != m || string(got.Encode()) != string(m.Encode()) {
+			t.Errorf("%+v became %+v, %v", m, got, err)
+		}
+	}
+	for _, line := range []string{
+		``, `null`, `[]`, `{}`, `hello`, `{"type":"message"`,
+		`{"type":"online","id":1,"time":"2026-11-25T01:02:03.456Z","from":"a","text":"x"}`,
+		`{"type":"message","id":0,"time":"2026-11-25T01:02:03.456Z","from":"a","text":"x"}`,
+		`{"type":"message","id":9007199254740992,"time":"2026-11-25T01:02:03.456Z","from":"a","text":"x"}`,
+		`{"type":"message","id":1.5,"time":"2026-11-25T01:02:03.456Z","from":"a","text":"x"}`,
+		`{"type":"message","id":1,"time":"yesterday","from":"a","text":"x"}`,
+		`{"type":"message","id":1,"time":"2026-11-25T01:02:03.456Z","from":"","text":"x"}`,
+		`{"type":"message","id":1,"time":"2026-11-25T01:02:03.456Z","from":"a","text":" "}`,
+		`{"type":"message","id":1,"time":"2026-11-25T01:02:03.456Z","from":"a","text":"` + "\xff" + `"}`,
+		`{"type":"message","id":1,"time":"2026-11-25T01:02:03.456Z","from":"a","text":"` + strings.Repeat("x", MaxText+1) + `"}`,
+		`{"type":"message","id":1,"time":"2026-11-25T01:02:03.456Z","from":"a","text":"x","ref":"` + strings.Repeat("x", MaxClientMsgID+1) + `"}`,
+	} {
+		if m, err := DecodeMessage([]byte(line)); err == nil {
+			t.Errorf("%.80s became %+v", line, m)
+		}
+	}
+	edited := `{"text":" two\nlines ","name":"A\u0000da","from":"a","time":"2026-11-25T01:02:03.456Z","id":7,"type":"message","more":1}`
+	if m, err := DecodeMessage([]byte(edited)); err != nil || m.Text != "two lines" || m.Name != "Ada" {
+		t.Errorf("%+v, %v", m, err)
+	}
+}

@@ -1,0 +1,487 @@
+package filelog
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"chat/internal/history"
+)
+
+const (
+	// maxFile is the length in bytes above which a file is rewritten to what is kept.
+	maxFile = 1 << 20
+
+	// syncDelay is how long after a write its file is synced: within a second.
+	syncDelay = 500 * time.Millisecond
+
+	// checkInterval is how often a file that is written to is looked at from outside.
+	checkInterval = time.Second
+
+	// patience is how long a room waits for the disk before it goes on in memory.
+	patience = 2 * time.Second
+
+	// stopPatience is the same at a stop, which has five seconds for everything.
+	stopPatience = 500 * time.Millisecond
+)
+
+// A Log is the file of one room. A goroutine of its own, run, reads and writes it; another
+// one syncs it. Its methods are for the room's goroutine; a nil Log keeps nothing.
+type Log struct {
+	dir  *Dir
+	room string
+	name string // of the file
+	path string
+	stop <-chan struct{} // closed when the room is to end
+
+	// owned by the room's goroutine
+	busy     bool        // run has something to do: it was not done in time
+	saved    bool        // what was handed to run last is in the file
+	handedID int64       // the last message of that
+	isLate   bool        // the room began before the file was read
+	timer    *time.Timer // fires when patience is over
+
+	opened chan *history.History // receives what the file continues, nil for nothing
+	work   chan snapshot         // what the file should have; closed by Close
+	done   chan bool             // receives whether it has
+
+	damaged atomic.Bool // the file may lack something that it should have: it is to be rewritten
+
+	// owned by run
+	unread   bool      // the file could not be read yet
+	startID  int64     // the room gives larger ids, if it does not continue the file
+	restored bool      // the room was offered what the file has
+	size     int64     // of the file
+	written  int64     // id of the last message in it, or one before the first
+	failing  bool      // the last attempt failed
+	checked  time.Time // when the file was last looked at
+	buf      []byte
+
+	mu   sync.Mutex
+	file File // to append to; nil when it is not open. Only run changes it
+
+	dirty     atomic.Bool    // something was written and not synced
+	named     atomic.Bool    // the file was made, and the directory not synced
+	scheduled atomic.Bool    // a sync
+	syncTimer *time.Timer    // for the last that was scheduled; owned by run
+	syncing   sync.WaitGroup // syncs that are scheduled or under way
+}
+
+// A snapshot is what a room keeps: a message before the kept ones is gone.
+type snapshot struct {
+	kept   []*history.Entry
+	goneID int64
+	lastID int64
+	isLate bool
+}
+
+// Log returns the log of a room, which ends when stop is closed. A nil Dir returns nil. The
+// room's goroutine calls Open first and Close last.
+func (d *Dir) Log(room string, stop <-chan struct{}) *Log {
+	if d == nil {
+		return nil
+	}
+	timer := time.NewTimer(patience)
+	timer.Stop()
+	name := FileName(room)
+	return &Log{
+		dir:    d,
+		room:   room,
+		name:   name,
+		path:   filepath.Join(d.path, name),
+		stop:   stop,
+		timer:  timer,
+		opened: make(chan *history.History, 1),
+		work:   make(chan snapshot, 2),
+		done:   make(chan bool, 2),
+	}
+}
+
+// Open returns the history that a room's file continues, and h, an empty one, if there is
+// none or it cannot be read in time. It waits until an earlier Log of the room has let go of
+// the file.
+func (l *Log) Open(h *history.History) *history.History {
+	if l == nil {
+		return h
+	}
+	l.startID = h.LastID()
+	l.dir.logs.Go(l.run)
+	l.saved = true
+	if l.wait() {
+		if restored := <-l.opened; restored != nil {
+			h = restored
+		}
+	} else {
+		l.isLate = true
+	}
+	l.handedID = h.LastID()
+	return h
+}
+
+// Commit writes what was added to a history since the last Commit. When it returns, that
+// will survive the end of the process, unless the disk fails: then the Monitor was told, and
+// the next Commit tries again.
+func (l *Log) Commit(h *history.History) {
+	if l == nil || !l.isIdle() || l.saved && l.handedID == h.LastID() && !l.damaged.Load() {
+		return
+	}
+	l.hand(h)
+	l.wait()
+}
+
+// Expired reports whether nothing was said for so long that the room is to be deleted. Then
+// its history is to be replaced by an empty one; the next Commit deletes the file.
+func (l *Log) Expired(h *history.History, now time.Time) bool {
+	if l == nil || l.dir.keep == 0 || now.Sub(time.UnixMicro(h.LastID())) <= l.dir.keep {
+		return false
+	}
+	kept, _ := h.Kept()
+	return len(kept) > 0
+}
+
+// Close lets go of the file when what a history keeps is in it. It does not wait for that;
+// Dir.Close does.
+func (l *Log) Close(h *history.History) {
+	if l == nil {
+		return
+	}
+	if !l.isIdle() || !l.saved || l.handedID != h.LastID() || l.damaged.Load() {
+		l.hand(h)
+	}
+	close(l.work)
+}
+
+// hand hands what a history keeps to run.
+func (l *Log) hand(h *history.History) {
+	kept, goneID := h.Kept()
+	l.handedID = h.LastID()
+	l.work <- snapshot{kept, goneID, l.handedID, l.isLate}
+}
+
+// isIdle reports whether run has nothing to do.
+func (l *Log) isIdle() bool {
+	if l.busy {
+		select {
+		case l.saved = <-l.done:
+			l.busy = false
+			l.dir.monitor.Logf("history recovered", "history: the disk answers again for %s", l.name)
+		default:
+		}
+	}
+	return !l.busy
+}
+
+// wait waits until run has done what it was handed, but not for long.
+func (l *Log) wait() bool {
+	l.timer.Reset(patience)
+	defer l.timer.Stop()
+	select {
+	case l.saved = <-l.done:
+		return true
+	case <-l.timer.C:
+	case <-l.stop:
+		select {
+		case l.saved = <-l.done:
+			return true
+		case <-time.After(stopPatience):
+		}
+	}
+	l.busy = true
+	l.dir.monitor.Failed()
+	l.dir.monitor.Logf("history failed", "history: the disk does not answer for %s; the room goes on in memory", l.name)
+	return false
+}
+
+// run reads the file, then writes what it is handed, until Close.
+func (l *Log) run() {
+	l.dir.claim(l.name)
+	h, err := l.read()
+	l.unread = err != nil
+	l.report(err)
+	l.restored = h != nil
+	l.opened <- h
+	l.done <- err == nil
+	for s := range l.work {
+		err := l.write(s)
+		l.report(err)
+		l.done <- err == nil
+	}
+	l.dir.release(l.name) // nothing is written any more
+	if l.failing {
+		l.dir.monitor.Logf("history lost", "history: what was said last in %s is lost", l.name)
+	}
+	if l.syncTimer != nil && l.syncTimer.Stop() {
+		l.syncing.Done()
+	}
+	l.syncing.Wait()
+	l.sync()
+	l.setFile(nil)
+}
+
+// report reports whether an attempt failed, and logs the first of several.
+func (l *Log) report(err error) {
+	switch {
+	case err == nil && l.failing:
+		l.dir.monitor.Logf("history recovered", "history: %s is written again", l.name)
+	case err != nil && !l.failing:
+		l.dir.monitor.Logf("history failed", "history: %v; the room goes on in memory", err)
+	}
+	if err != nil {
+		l.dir.monitor.Failed()
+	}
+	l.failing = err != nil
+}
+
+// read reads the file and cuts off a torn line. It returns nil if there is no message in it.
+func (l *Log) read() (*history.History, error) {
+	l.size, l.written = 0, l.startID
+	info, err := os.Lstat(l.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a file", l.path)
+	}
+	f, err := os.OpenFile(l.path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	c, err := read(f)
+	if err != nil {
+		return nil, err
+	}
+	if c.torn {
+		if err := f.Truncate(c.size); err != nil {
+			return nil, err
+		}
+		l.dir.monitor.Logf("history torn", "history: the end of %s was not a whole line, and is cut off", l.path)
+	}
+	if c.bad > 0 {
+		l.dir.monitor.Logf("history unreadable", "history: %s:%d cannot be read and is skipped (%d such lines)", l.path, c.firstBad, c.bad)
+	}
+	l.size = c.size
+	if len(c.messages) == 0 {
+		if c.lastID >= l.startID {
+			l.damaged.Store(true) // or what is said next would be skipped
+		}
+		return nil, nil
+	}
+	h := history.Restore(c.messages, c.gone)
+	l.written = h.LastID()
+	if c.lastID > l.written {
+		l.damaged.Store(true)
+	}
+	return h, nil
+}
+
+// write brings the file to what a room keeps.
+func (l *Log) write(s snapshot) error {
+	if l.unread {
+		h, err := l.read()
+		if err != nil {
+			return err
+		}
+		l.unread, l.restored, s.isLate = false, h != nil, true
+	}
+	if s.isLate && l.restored { // the room does not continue the file: what it keeps comes after that
+		if l.written >= l.startID {
+			l.damaged.Store(true)
+		}
+		l.written = l.startID
+	}
+	l.restored = false
+	if now := time.Now(); l.file != nil && now.Sub(l.checked) >= checkInterval {
+		l.checked = now
+		if !l.isOurs() {
+			l.damaged.Store(true)
+		}
+	}
+	if l.damaged.Load() || l.written < s.goneID { // the second: lines were cut that are not in the file
+		return l.rewrite(s)
+	}
+	if l.size > maxFile {
+		err := l.rewrite(s)
+		if err == nil || l.damaged.Load() {
+			return err
+		}
+		l.report(err) // there may still be room for a line
+	}
+	return l.append(s)
+}
+
+// append writes the messages that are not in the file.
+func (l *Log) append(s snapshot) error {
+	first := sort.Search(len(s.kept), func(i int) bool { return s.kept[i].ID > l.written })
+	fresh := s.kept[first:]
+	if len(fresh) == 0 {
+		l.written = s.lastID
+		return nil
+	}
+	if l.file == nil {
+		switch err := l.open(); {
+		case errors.Is(err, errChanged):
+			return l.rewrite(s)
+		case err != nil:
+			return err
+		}
+	}
+	l.join(fresh)
+	begin := time.Now()
+	n, err := l.file.Write(l.buf)
+	if err != nil {
+		if n > 0 && l.file.Truncate(l.size) != nil {
+			l.damaged.Store(true)
+		}
+		return err
+	}
+	l.dir.monitor.Wrote(len(fresh), n, time.Since(begin))
+	l.size += int64(n)
+	l.written = s.lastID
+	l.scheduleSync()
+	return nil
+}
+
+// join makes lines of messages.
+func (l *Log) join(entries []*history.Entry) {
+	l.buf = l.buf[:0]
+	for _, e := range entries {
+		l.buf = append(append(l.buf, e.Payload...), '\n')
+	}
+}
+
+// errChanged says that somebody else changed a file.
+var errChanged = errors.New("the file was changed")
+
+// open opens the file to append to. It returns errChanged if somebody else changed it.
+func (l *Log) open() error {
+	info, err := os.Lstat(l.path)
+	isNew := errors.Is(err, os.ErrNotExist)
+	switch {
+	case isNew && l.size > 0 || err == nil && info.Size() != l.size:
+		return errChanged
+	case err == nil && !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a file", l.path)
+	case isNew:
+		if err := l.dir.relock(); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	}
+	f, err := l.dir.create(l.path, os.O_APPEND, isNew)
+	if err != nil {
+		return err
+	}
+	l.setFile(f)
+	l.checked = time.Now()
+	if isNew {
+		l.named.Store(true)
+		l.dir.created()
+	}
+	return nil
+}
+
+// setFile replaces the open file, which it closes.
+func (l *Log) setFile(f File) {
+	l.mu.Lock()
+	old := l.file
+	l.file = f
+	l.mu.Unlock()
+	if old != nil {
+		old.Close() // it was synced, or is about to be replaced
+	}
+}
+
+// isOurs reports whether the open file is still the room's, and nobody else wrote to it.
+func (l *Log) isOurs() bool {
+	open, err := l.file.Stat()
+	if err != nil || open.Size() != l.size {
+		return false
+	}
+	named, err := os.Lstat(l.path)
+	return err == nil && os.SameFile(open, named)
+}
+
+// rewrite replaces the file by what a room keeps, or deletes it if that is nothing.
+func (l *Log) rewrite(s snapshot) error {
+	if err := l.dir.relock(); err != nil {
+		return err
+	}
+	if info, err := os.Lstat(l.path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a file", l.path)
+	} else if err != nil && len(s.kept) > 0 {
+		l.dir.created()
+	}
+	l.join(s.kept)
+	l.setFile(nil)
+	begin := time.Now()
+	if len(s.kept) == 0 {
+		if err := os.Remove(l.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		l.dir.files.Add(-1)
+	} else {
+		if err := l.dir.replace(l.path, l.buf); err != nil {
+			return err
+		}
+		l.dir.monitor.Wrote(len(s.kept), len(l.buf), time.Since(begin))
+	}
+	l.damaged.Store(false)
+	l.dirty.Store(false)
+	l.size = int64(len(l.buf))
+	l.written = s.lastID
+	l.buf = nil // it was large
+	return nil
+}
+
+// scheduleSync syncs the file soon.
+func (l *Log) scheduleSync() {
+	l.dirty.Store(true)
+	if l.scheduled.CompareAndSwap(false, true) {
+		l.syncing.Add(1)
+		l.syncTimer = time.AfterFunc(syncDelay, func() {
+			defer l.syncing.Done()
+			l.scheduled.Store(false)
+			l.sync()
+		})
+	}
+}
+
+// sync syncs the file, if something was written to it.
+func (l *Log) sync() {
+	if !l.dirty.Swap(false) {
+		return
+	}
+	l.mu.Lock()
+	f := l.file
+	l.mu.Unlock()
+	if f == nil { // it was replaced
+		return
+	}
+	l.dir.syncs <- struct{}{}
+	defer func() { <-l.dir.syncs }()
+	begin := time.Now()
+	err := f.Sync()
+	if err == nil && l.named.Swap(false) {
+		err = syncDir(l.dir.path)
+	}
+	if errors.Is(err, os.ErrClosed) { // replaced meanwhile
+		return
+	}
+	if err != nil {
+		l.damaged.Store(true) // the system may have dropped what was not synced
+		l.dir.monitor.Failed()
+		l.dir.monitor.Logf("history failed", "history: %v", err)
+		return
+	}
+	l.dir.monitor.Synced(time.Since(begin))
+}

@@ -1,0 +1,37 @@
+package filelog
+
+import (
+	"encoding/base32"
+	"strings"
+)
+
+const (
+	lobbyFile = "lobby.jsonl"   // of the room ""
+	roomFile  = "room-"         // and a name of lower-case letters of ASCII, digits, - and _
+	codedFile = "room+"         // and any other name, encoded; no name has a +
+	suffix    = ".jsonl"        // of every room's file
+	tempEnd   = suffix + ".tmp" // of a file that is to replace a room's
+)
+
+// encoding is made of characters that every file system tells apart, and that no file
+// system changes.
+var encoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// FileName returns the name of the file of a room. No two rooms share one on any file
+// system, whether that ignores case, normalizes Unicode, or has devices for files. It has at
+// most 255 bytes, as a room's name has at most protocol.MaxRoomName code points.
+func FileName(room string) string {
+	plain := func(r rune) bool { return 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-' || r == '_' }
+	switch {
+	case room == "":
+		return lobbyFile
+	case strings.TrimFunc(room, plain) == "":
+		return roomFile + room + suffix
+	}
+	return codedFile + encoding.EncodeToString([]byte(room)) + suffix
+}
+
+// isRoomFile reports whether a file may be a room's, by its name.
+func isRoomFile(name string) bool {
+	return name == lobbyFile || strings.HasSuffix(name, suffix) && (strings.HasPrefix(name, roomFile) || strings.HasPrefix(name, codedFile))
+}

@@ -1,0 +1,105 @@
+package filelog
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"strconv"
+
+	"chat/internal/history"
+	"chat/internal/protocol"
+)
+
+// maxLine is the length in bytes of a line that is read, at most. A message has less than
+// protocol.MaxFrame; the rest is for what somebody adds by hand.
+const maxLine = 64 << 10
+
+// A content is what is in a file.
+type content struct {
+	messages []protocol.Message // the last ones, with increasing ids
+	gone     int64              // id of the last message before them; 0 if there is none
+	lastID   int64              // the largest id in the file, of a message or what looks like one; 0 if there is none
+	size     int64              // in bytes, up to the end of the last whole line
+	torn     bool               // more bytes follow, which are no whole line
+	bad      int                // lines that could not be read
+	firstBad int                // number of the first of them
+}
+
+// A candidate is a line that looks like a message.
+type candidate struct {
+	id     int64
+	number int
+	text   []byte
+}
+
+// read reads a file to its end. Of the messages it keeps no more than a history does.
+func read(r io.Reader) (c content, err error) {
+	var last []candidate
+	bytesKept := 0
+	lines := bufio.NewReaderSize(r, maxLine)
+	for number := 1; ; number++ {
+		line, err := lines.ReadSlice('\n')
+		length, long := int64(len(line)), false
+		for err == bufio.ErrBufferFull {
+			long = true
+			line, err = lines.ReadSlice('\n')
+			length += int64(len(line))
+		}
+		if err == io.EOF {
+			c.torn = length > 0
+			break
+		}
+		if err != nil {
+			return content{}, err
+		}
+		c.size += length
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 && !long {
+			continue
+		}
+		id, err := messageID(line)
+		if long || err != nil || id <= c.lastID || id > protocol.MaxID {
+			c.skip(number)
+			continue
+		}
+		c.lastID = id
+		last = append(last, candidate{id, number, bytes.Clone(line)})
+		bytesKept += len(line)
+		for len(last) > history.MaxMessages || bytesKept > history.MaxBytes {
+			c.gone = last[0].id
+			bytesKept -= len(last[0].text)
+			last = last[1:]
+		}
+	}
+	for _, l := range last {
+		m, err := protocol.DecodeMessage(l.text)
+		if err != nil {
+			c.skip(l.number)
+			continue
+		}
+		c.messages = append(c.messages, m)
+	}
+	return c, nil
+}
+
+// skip notes that a line could not be read.
+func (c *content) skip(number int) {
+	c.bad++
+	if c.firstBad == 0 || number < c.firstBad {
+		c.firstBad = number
+	}
+}
+
+// idPrefix is how a message begins, as ChatV1 spells it.
+var idPrefix = []byte(`{"type":"message","id":`)
+
+// messageID returns the id of a line that looks like a message. To decode all lines of a
+// file, of which few are kept, would take several times as long.
+func messageID(line []byte) (int64, error) {
+	if rest, ok := bytes.CutPrefix(line, idPrefix); ok && bytes.HasSuffix(line, []byte("}")) {
+		digits, _, _ := bytes.Cut(rest[:min(len(rest), 20)], []byte(","))
+		return strconv.ParseInt(string(digits), 10, 64)
+	}
+	m, err := protocol.DecodeMessage(line)
+	return m.ID, err
+}
