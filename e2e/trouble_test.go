@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -197,6 +198,51 @@ func TestKilledAndStartedAgain(t *testing.T) {
 	ada.wantLines("before", "heard?", "while it was gone", "here again")
 	bob.wantLines("before", "heard?", "while it was gone", "here again")
 	ada.wantOnline(2)
+}
+
+// With history on disk, a server that is killed comes back with everything: those who were
+// there, one who reloads and one who is new see the same lines, with the same names, tags
+// and colours, and nobody is told that something is missing.
+func TestKilledWithHistoryOnDisk(t *testing.T) {
+	chat := startChat(t, "-history", t.TempDir())
+	ada, bob := chat.open(), chat.open()
+	ada.rename("Sam")
+	bob.rename("Sam")
+	ada.wantConnected()
+	bob.wantConnected()
+	ada.say("before")
+	bob.wantLines("before")
+	bob.say("me too")
+	ada.wantLines("before", "me too")
+	const looks = `JSON.stringify(lines().map(line => {
+		const who = line.querySelector('.who');
+		return [who.textContent, who.style.getPropertyValue('--hue'), textOf(line.querySelector('.text'))];
+	}))`
+	before := look[string](ada, looks)
+	if strings.Count(before, "Sam·") != 2 {
+		t.Errorf("two of one name are shown as %s", before)
+	}
+
+	chat.kill()
+	ada.wantStatus("no connection")
+	chat.startAgain()
+	ada.wantConnected()
+	bob.wantConnected()
+	bob.reload()
+	bob.wantConnected()
+	carl := chat.open()
+	for _, p := range []*tab{ada, bob, carl} {
+		p.wantLines("before", "me too")
+		if after := look[string](p, looks); after != before {
+			t.Errorf("was %s, is %s", before, after)
+		}
+		if look[bool](p, "/missing|missed/i.test(document.body.innerText)") {
+			t.Error("somebody is told that messages are missing")
+		}
+	}
+	bob.say("after")
+	ada.wantLines("before", "me too", "after")
+	ada.wantOnline(3)
 }
 
 // The server says that it stops, and the page says so.

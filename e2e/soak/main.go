@@ -10,6 +10,9 @@
 //	-minutes n
 //		How long the clients are connected. Up to three minutes more pass until
 //		everything that they sent is acknowledged.
+//	-history
+//		Let the server keep history on disk: then a restart may lose nothing, and clients
+//		must not notice one.
 //	-seed n
 //		What the behaviour of all clients is drawn from. The same seed gives the same
 //		behaviour, but not the same timing. Without it the seed is a new one, which is
@@ -49,6 +52,7 @@ func main() {
 	log.SetPrefix("soak: ")
 	minutes := flag.Float64("minutes", 1, "keep clients connected for so many `minutes`")
 	seed := flag.Uint64("seed", 0, "draw the clients' behaviour from this `number`; 0 for a new one")
+	history := flag.Bool("history", false, "let the server keep history on disk")
 	flag.Parse()
 	if flag.NArg() > 0 || !(*minutes > 0) {
 		flag.Usage()
@@ -60,7 +64,7 @@ func main() {
 
 	fmt.Println("seed", *seed)
 	report := newReport()
-	s := &soak{seed: *seed, server: &server{report: report}, report: report}
+	s := &soak{seed: *seed, server: &server{report: report}, report: report, history: *history}
 	err := s.run(time.Duration(*minutes * float64(time.Minute)))
 	report.print()
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,8 +28,9 @@ type server struct {
 	path    string // of the program
 	addr    string
 	metrics string // the address of its metrics
+	history string // where it keeps history; "" for in memory
 	report  *report
-	begins  []int64 // of the processes
+	begins  []int64 // of the processes that know nothing of earlier ones
 
 	// starting is held while a process starts: nobody connects before its goroutines and
 	// descriptors are counted. Who connects holds it for reading.
@@ -39,7 +41,7 @@ type server struct {
 // A process is one run of the server.
 type process struct {
 	cmd    *exec.Cmd
-	begin  int64         // microseconds since 1970; the ids that it gives are larger
+	begin  int64         // microseconds since 1970; it may not know messages with smaller ids
 	first  usage         // before the first connection
 	exited chan struct{} // closed when it has exited
 
@@ -75,16 +77,21 @@ func (s *server) start() error {
 	defer s.starting.Unlock()
 	var log bytes.Buffer // small: the server logs little
 	p := &process{
-		cmd:    exec.Command(s.path, "-addr", s.addr, "-metrics", s.metrics),
+		cmd:    exec.Command(s.path, "-addr", s.addr, "-metrics", s.metrics, "-history", s.history),
 		begin:  time.Now().UnixMicro(),
 		exited: make(chan struct{}),
+	}
+	if s.history != "" && len(s.begins) > 0 {
+		p.begin = s.begins[0] // it goes on where the first one began
 	}
 	p.cmd.Stderr = &log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		return err
 	}
-	s.begins = append(s.begins, p.begin)
+	if s.history == "" || len(s.begins) == 0 {
+		s.begins = append(s.begins, p.begin)
+	}
 	s.running.Store(p)
 	go func() {
 		err, text := p.cmd.Wait(), log.String()
@@ -160,7 +167,7 @@ func (s *server) dial(client int, slow bool) (conn *net.TCPConn, p *process, don
 type usage struct {
 	goroutines  int // without those of rooms, which are kept for a while
 	connections int // as the metrics count them
-	descriptors int
+	descriptors int // without those of rooms' files
 }
 
 // usage measures the running process. The heap is in bytes.
@@ -169,9 +176,18 @@ func (s *server) usage() (u usage, heap int, err error) {
 	if err != nil {
 		return u, 0, err
 	}
-	descriptors, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.running.Load().cmd.Process.Pid))
+	open := fmt.Sprintf("/proc/%d/fd/", s.running.Load().cmd.Process.Pid)
+	descriptors, err := os.ReadDir(open)
+	descriptors = slices.DeleteFunc(descriptors, func(e os.DirEntry) bool {
+		path, _ := os.Readlink(open + e.Name())
+		return strings.HasSuffix(path, ".jsonl") // a room's
+	})
+	perRoom := 1.0
+	if s.history != "" {
+		perRoom = 2 // its file has one, too
+	}
 	return usage{
-		goroutines:  int(series["go_goroutines"] - series["chat_rooms"]),
+		goroutines:  int(series["go_goroutines"] - perRoom*series["chat_rooms"]),
 		connections: int(series[`chat_connections{protocol="classic"}`] + series[`chat_connections{protocol="chat.v1"}`]),
 		descriptors: len(descriptors),
 	}, int(series["go_memstats_alloc_bytes"]), err

@@ -5,6 +5,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,6 +30,8 @@ type soak struct {
 	seed   uint64
 	server *server
 	report *report
+
+	history bool // the server keeps it on disk
 }
 
 // run builds and starts the server, keeps clients connected for a duration, and checks
@@ -47,6 +50,9 @@ func (s *soak) run(duration time.Duration) error {
 		os.RemoveAll(dir)
 		os.Exit(1) // the server ends with this process
 	}()
+	if s.history {
+		s.server.history = filepath.Join(dir, "history")
+	}
 	if err := s.server.build(dir); err != nil {
 		return err
 	}

@@ -72,10 +72,11 @@ type Log struct {
 	syncing   sync.WaitGroup // syncs that are scheduled or under way
 }
 
-// A snapshot is what a room keeps: a message before the kept ones is gone.
+// A snapshot is what a room keeps.
 type snapshot struct {
 	kept   []*history.Entry
-	goneID int64
+	goneID int64          // of the last message before them
+	gone   *history.Entry // that message; nil if it is not known
 	lastID int64
 	isLate bool
 }
@@ -160,7 +161,7 @@ func (l *Log) Close(h *history.History) {
 func (l *Log) hand(h *history.History) {
 	kept, goneID := h.Kept()
 	l.handedID = h.LastID()
-	l.work <- snapshot{kept, goneID, l.handedID, l.isLate}
+	l.work <- snapshot{kept, goneID, h.LastGone(), l.handedID, l.isLate}
 }
 
 // isIdle reports whether run has nothing to do.
@@ -275,7 +276,7 @@ func (l *Log) read() (*history.History, error) {
 		}
 		return nil, nil
 	}
-	h := history.Restore(c.messages, c.gone)
+	h := history.Restore(c.messages)
 	l.written = h.LastID()
 	if c.lastID > l.written {
 		l.damaged.Store(true)
@@ -411,7 +412,8 @@ func (l *Log) isOurs() bool {
 	return err == nil && os.SameFile(open, named)
 }
 
-// rewrite replaces the file by what a room keeps, or deletes it if that is nothing.
+// rewrite replaces the file by what a room keeps, or deletes it if that is nothing. One line
+// before shows to the next reader which message was the last that is gone.
 func (l *Log) rewrite(s snapshot) error {
 	if err := l.dir.relock(); err != nil {
 		return err
@@ -421,7 +423,11 @@ func (l *Log) rewrite(s snapshot) error {
 	} else if err != nil && len(s.kept) > 0 {
 		l.dir.created()
 	}
-	l.join(s.kept)
+	entries := s.kept
+	if s.gone != nil {
+		entries = append([]*history.Entry{s.gone}, s.kept...)
+	}
+	l.join(entries)
 	l.setFile(nil)
 	begin := time.Now()
 	if len(s.kept) == 0 {
@@ -433,7 +439,7 @@ func (l *Log) rewrite(s snapshot) error {
 		if err := l.dir.replace(l.path, l.buf); err != nil {
 			return err
 		}
-		l.dir.monitor.Wrote(len(s.kept), len(l.buf), time.Since(begin))
+		l.dir.monitor.Wrote(len(entries), len(l.buf), time.Since(begin))
 	}
 	l.damaged.Store(false)
 	l.dirty.Store(false)

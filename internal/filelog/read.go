@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"slices"
 	"strconv"
 
 	"chat/internal/history"
@@ -16,8 +17,7 @@ const maxLine = 64 << 10
 
 // A content is what is in a file.
 type content struct {
-	messages []protocol.Message // the last ones, with increasing ids
-	gone     int64              // id of the last message before them; 0 if there is none
+	messages []protocol.Message // the last ones, with increasing ids: those that a history keeps, and the one before
 	lastID   int64              // the largest id in the file, of a message or what looks like one; 0 if there is none
 	size     int64              // in bytes, up to the end of the last whole line
 	torn     bool               // more bytes follow, which are no whole line
@@ -32,9 +32,10 @@ type candidate struct {
 	text   []byte
 }
 
-// read reads a file to its end. Of the messages it keeps no more than a history does.
+// read reads a file to its end. Of the messages it keeps no more than a history does, and
+// one more, so that the history knows which one is the last that is gone.
 func read(r io.Reader) (c content, err error) {
-	var last []candidate
+	var last, gone []candidate
 	bytesKept := 0
 	lines := bufio.NewReaderSize(r, maxLine)
 	for number := 1; ; number++ {
@@ -66,12 +67,12 @@ func read(r io.Reader) (c content, err error) {
 		last = append(last, candidate{id, number, bytes.Clone(line)})
 		bytesKept += len(line)
 		for len(last) > history.MaxMessages || bytesKept > history.MaxBytes {
-			c.gone = last[0].id
+			gone = last[:1]
 			bytesKept -= len(last[0].text)
 			last = last[1:]
 		}
 	}
-	for _, l := range last {
+	for _, l := range slices.Concat(gone, last) {
 		m, err := protocol.DecodeMessage(l.text)
 		if err != nil {
 			c.skip(l.number)

@@ -33,6 +33,7 @@ type History struct {
 	byKey        map[dedupeKey]*Entry // those whose sender gave an id
 	lastID       int64                // of the last message, or when the history began
 	goneID       int64                // of the last message that is no longer kept
+	lastGone     *Entry               // that message; nil if it is not known
 	first        string               // the user who said the first message
 	severalSpoke bool                 // another user said something
 }
@@ -56,18 +57,17 @@ func New(now time.Time, after int64) *History {
 }
 
 // Restore returns a history that continues messages, which were kept elsewhere: at least
-// one, oldest first, with increasing ids. The last one before them that is no longer kept
-// has the id gone; 0 says that nobody knows, and that there may be any.
-func Restore(messages []protocol.Message, gone int64) *History {
-	if gone == 0 {
-		gone = messages[0].ID - 1
-	}
-	h := &History{byKey: make(map[dedupeKey]*Entry), goneID: gone}
+// one, oldest first, with increasing ids. There may have been any before them.
+func Restore(messages []protocol.Message) *History {
+	h := &History{byKey: make(map[dedupeKey]*Entry), goneID: messages[0].ID - 1}
 	for _, m := range messages {
 		h.keep(m)
 	}
 	return h
 }
+
+// LastGone returns the last message that was kept and is no longer; nil if there is none.
+func (h *History) LastGone() *Entry { return h.lastGone }
 
 // Kept returns the kept messages, oldest first, and the id of the last one that is no
 // longer kept, or when the history began.
@@ -114,7 +114,7 @@ func (h *History) keep(m protocol.Message) *Entry {
 		h.entries = h.entries[1:]
 		h.bytes -= len(first.Payload)
 		h.evicted += len(first.Payload)
-		h.goneID = first.ID
+		h.goneID, h.lastGone = first.ID, first
 		if first.key.clientMsgID != "" {
 			delete(h.byKey, first.key)
 		}

@@ -152,7 +152,6 @@ func TestFind(t *testing.T) {
 // what is found, and who is told that something is missing.
 func TestRestore(t *testing.T) {
 	old := New(begin, 0)
-	old.Add(protocol.Message{UserID: "ada", Text: "gone"}, begin)
 	var messages []protocol.Message
 	for i := range MaxMessages {
 		e := old.Add(protocol.Message{UserID: "ada", Name: "Ada", Text: "hello", ClientMsgID: fmt.Sprint(i)}, begin.Add(time.Second))
@@ -167,8 +166,11 @@ func TestRestore(t *testing.T) {
 	messages = append(messages, m)
 
 	kept, gone := old.Kept()
-	h := Restore(messages, old.goneID)
+	h := Restore(messages)
 	again, goneAgain := h.Kept()
+	if h.LastGone().ID != messages[0].ID || old.LastGone().ID != messages[0].ID {
+		t.Errorf("the last that is gone is %d and %d", h.LastGone().ID, old.LastGone().ID)
+	}
 	if len(again) != len(kept) || goneAgain != gone || h.LastID() != old.LastID() || h.SeveralSpoke() {
 		t.Fatalf("%d messages up to %d, gone %d; want %d, %d, %d", len(again), h.LastID(), goneAgain, len(kept), old.LastID(), gone)
 	}
@@ -183,7 +185,7 @@ func TestRestore(t *testing.T) {
 	if id := h.Add(protocol.Message{Text: "x"}, begin.Add(-time.Hour)).ID; id != old.LastID()+1 { // the clock was set back
 		t.Errorf("goes on with %d after %d", id, old.LastID())
 	}
-	h = Restore(messages[1:], 0)
+	h = Restore(messages[1:])
 	if _, missed := h.Since(Position(messages[1].ID - 1)); missed {
 		t.Error("a client that has all up to the first one is told that it missed something")
 	}
