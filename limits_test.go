@@ -233,6 +233,7 @@ func TestRoomWalkLeavesOthersAlone(t *testing.T) {
 		chat := startChat(t, unlimited)
 		ada, bob := chat.join("room=team"), chat.join("room=team")
 		ada.say("are you there?")
+		bob.want("are you there?")
 		bob.say("I am")
 		chat.join("room=diary").say("only me")
 		for _, p := range []*person{ada, bob} {
