@@ -180,7 +180,7 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 	s.awaitClients()
 	s.rooms.running.Wait()
 	if s.dir != nil {
-		s.dir.Close(stopTimeout - time.Since(begin))
+		s.dir.Close(max(stopTimeout-time.Since(begin), 100*time.Millisecond))
 	}
 	select {
 	case <-logged:

@@ -205,7 +205,7 @@ func TestKilledAndStartedAgain(t *testing.T) {
 // and colours, and nobody is told that something is missing.
 func TestKilledWithHistoryOnDisk(t *testing.T) {
 	chat := startChat(t, "-history", t.TempDir())
-	ada, bob := chat.open(), chat.open()
+	ada, bob, carl := chat.open(), chat.open(), chat.open()
 	ada.rename("Sam")
 	bob.rename("Sam")
 	ada.wantConnected()
@@ -218,7 +218,8 @@ func TestKilledWithHistoryOnDisk(t *testing.T) {
 		const who = line.querySelector('.who');
 		return [who.textContent, who.style.getPropertyValue('--hue'), textOf(line.querySelector('.text'))];
 	}))`
-	before := look[string](ada, looks)
+	carl.wantLines("before", "me too")
+	before := look[string](carl, looks)
 	if strings.Count(before, "Sam·") != 2 {
 		t.Errorf("two of one name are shown as %s", before)
 	}
@@ -228,12 +229,14 @@ func TestKilledWithHistoryOnDisk(t *testing.T) {
 	chat.startAgain()
 	ada.wantConnected()
 	bob.wantConnected()
+	carl.wantConnected()
 	bob.reload()
 	bob.wantConnected()
-	carl := chat.open()
-	for _, p := range []*tab{ada, bob, carl} {
+	dora := chat.open()
+	for _, p := range []*tab{ada, bob, carl, dora} {
 		p.wantLines("before", "me too")
-		if after := look[string](p, looks); after != before {
+		p.want("nobody else's line is its own", "lines().filter(line => line.matches('.own')).length === "+map[*tab]string{ada: "1", bob: "1", carl: "0", dora: "0"}[p])
+		if after := look[string](p, looks); p != ada && p != bob && after != before {
 			t.Errorf("was %s, is %s", before, after)
 		}
 		if look[bool](p, "/missing|missed/i.test(document.body.innerText)") {
@@ -242,7 +245,7 @@ func TestKilledWithHistoryOnDisk(t *testing.T) {
 	}
 	bob.say("after")
 	ada.wantLines("before", "me too", "after")
-	ada.wantOnline(3)
+	ada.wantOnline(4)
 }
 
 // The server says that it stops, and the page says so.
