@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"chat/internal/protocol"
@@ -40,6 +41,7 @@ func (o *offender) run(rooms []*room, end time.Time) {
 		if err != nil {
 			continue
 		}
+		done = sync.OnceFunc(done)
 		conn.SetDeadline(time.Now().Add(answerTimeout))
 		var what string
 		switch n := o.rand.IntN(len(wstest.Breaches) + len(requests) + 28); {
@@ -54,10 +56,13 @@ func (o *offender) run(rooms []*room, end time.Time) {
 		case n%7 == 1:
 			what, err = "half a message", o.halfAMessage(conn, path)
 		case n%7 == 2:
+			done() // it dials by itself
 			what, err = "idle connections", o.idle(50)
 		case n%7 == 3:
+			done() // it dials by itself
 			what, err = "reconnecting", o.reconnect(path, 50)
 		case n%7 == 4:
+			done() // it dials by itself
 			what, err = "slow consumers in many rooms", o.slowConsumers(10)
 		case n%7 == 5:
 			what, err = "empty fragments", o.flood(conn, path, wstest.Masked(wstest.Text, ""), strings.Repeat(wstest.Masked(wstest.Continuation, ""), 500))
