@@ -718,7 +718,7 @@ func TestARoomIsOpenedWhileItIsClosed(t *testing.T) {
 		d, _ := openDir(t, dir, 0)
 		var bad disk
 		d.Wrap = bad.wrap
-		for _, slow := range []time.Duration{time.Second, 10 * time.Second} {
+		for _, slow := range []time.Duration{openPatience - time.Second, 10 * time.Second} {
 			first := openRoom(t, d, "")
 			before := first.texts()
 			bad.set(func() { bad.slow = slow })
@@ -728,7 +728,7 @@ func TestARoomIsOpenedWhileItIsClosed(t *testing.T) {
 			bad.set(func() { bad.slow = 0 })
 			second := openRoom(t, d, "")
 			all := append(before, fmt.Sprint("one ", slow))
-			if slow < patience {
+			if slow < openPatience {
 				second.want(all...)
 			} else {
 				second.want()

@@ -26,7 +26,13 @@ const (
 	// patience is how long a room waits for the disk before it goes on in memory.
 	patience = 2 * time.Second
 
-	// stopPatience is the same at a stop, which has five seconds for everything.
+	// openPatience is how long a room waits until its file is read. It is longer, as a room
+	// that goes on without has lost its history, and under the ten seconds after which the
+	// page gives a connection up.
+	openPatience = 5 * time.Second
+
+	// stopPatience is how long a room waits for the disk at a stop, which has five seconds for
+	// everything.
 	stopPatience = 500 * time.Millisecond
 )
 
@@ -113,7 +119,7 @@ func (l *Log) Open(h *history.History) *history.History {
 	l.startID = h.LastID()
 	l.dir.logs.Go(l.run)
 	l.saved = true
-	if l.wait() {
+	if l.wait(openPatience) {
 		if restored := <-l.opened; restored != nil {
 			h = restored
 		}
@@ -132,7 +138,7 @@ func (l *Log) Commit(h *history.History) {
 		return
 	}
 	l.hand(h)
-	l.wait()
+	l.wait(patience)
 }
 
 // Expired reports whether nothing was said for so long that the room is to be deleted. Then
@@ -177,8 +183,9 @@ func (l *Log) isIdle() bool {
 	return !l.busy
 }
 
-// wait waits until run has done what it was handed, but not for long.
-func (l *Log) wait() bool {
+// wait waits until run has done what it was handed, but no longer than for patience. It
+// reports whether run has.
+func (l *Log) wait(patience time.Duration) bool {
 	l.timer.Reset(patience)
 	defer l.timer.Stop()
 	select {
