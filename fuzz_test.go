@@ -65,7 +65,7 @@ func FuzzWire(f *testing.F) {
 				if line == question {
 					return
 				}
-				if protocol.CleanText(line) != line || line == "" || bytes.ContainsRune([]byte(line), 0) {
+				if protocol.CleanLine(line) != line || line == "" || bytes.ContainsRune([]byte(line), 0) {
 					t.Errorf("after %q the witness received %q", data, line)
 				}
 			}

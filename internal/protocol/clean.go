@@ -6,10 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// CleanText returns what is left to show of a text: control characters and line breaks
+// CleanLine returns what is left to show of a text: control characters and line breaks
 // become spaces, so that one message is one line, and the ends are trimmed. It returns
 // "" for a blank text. The text must be valid UTF-8.
-func CleanText(text string) string {
+func CleanLine(text string) string {
 	text = strings.TrimSpace(strings.Map(func(r rune) rune {
 		if unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) {
 			return ' '

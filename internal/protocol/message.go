@@ -67,7 +67,7 @@ func DecodeMessage(line []byte) (Message, error) {
 		return Message{}, errNotMessage
 	}
 	t, err := time.Parse(timeFormat, o.Time)
-	m := Message{o.ID, t, o.UserID, CleanName(o.Name), CleanText(o.Text), o.ClientMsgID}
+	m := Message{o.ID, t, o.UserID, CleanName(o.Name), CleanLine(o.Text), o.ClientMsgID}
 	switch {
 	case o.Type != "message", err != nil, m.ID < 1, m.ID > MaxID, m.Text == "":
 		return Message{}, errNotMessage
@@ -151,7 +151,7 @@ func (p Protocol) Decode(frame []byte) (ClientMessage, error) {
 		return ClientMessage{}, InvalidUTF8
 	}
 	if p == Classic {
-		return ClientMessage{Text: CleanText(string(frame))}, nil
+		return ClientMessage{Text: CleanLine(string(frame))}, nil
 	}
 	var m struct {
 		Text string `json:"text"`
@@ -167,5 +167,5 @@ func (p Protocol) Decode(frame []byte) (ClientMessage, error) {
 	if len(m.Text) > MaxText {
 		return ClientMessage{}, MessageTooBig
 	}
-	return ClientMessage{CleanText(m.Text), m.Ref}, nil
+	return ClientMessage{CleanLine(m.Text), m.Ref}, nil
 }

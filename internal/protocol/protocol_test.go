@@ -27,7 +27,7 @@ func TestCleanText(t *testing.T) {
 		"<b>&amp;\"'":                   "<b>&amp;\"'",
 		"\ufffd":                        "\ufffd", // which a client has put in for invalid bytes
 	} {
-		if got := CleanText(text); got != want {
+		if got := CleanLine(text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
@@ -181,8 +181,8 @@ func FuzzCleanText(f *testing.F) {
 		if !utf8.ValidString(text) {
 			t.Skip()
 		}
-		clean := CleanText(text)
-		if !utf8.ValidString(clean) || len(clean) > len(text) || CleanText(clean) != clean || strings.TrimSpace(clean) != clean {
+		clean := CleanLine(text)
+		if !utf8.ValidString(clean) || len(clean) > len(text) || CleanLine(clean) != clean || strings.TrimSpace(clean) != clean {
 			t.Errorf("%q becomes %q", text, clean)
 		}
 		if i := strings.IndexFunc(clean, func(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) }); i >= 0 {
