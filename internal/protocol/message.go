@@ -119,7 +119,10 @@ func (h Hello) Encode() []byte {
 // Online says who is in the room.
 type Online struct {
 	Count int      // of people, however many connections each has
-	Names []string // sorted; nil when they are too many to name
+	Names []string // sorted; nil when they are too many to list
+
+	// UserIDs are those of the people, in the order of Names.
+	UserIDs []string
 }
 
 // Encode returns the notice as ChatV1 spells it.
@@ -128,7 +131,8 @@ func (o Online) Encode() []byte {
 		Type  string   `json:"type"`
 		Count int      `json:"count"`
 		Names []string `json:"names,omitempty"`
-	}{"online", o.Count, o.Names})
+		IDs   []string `json:"froms,omitempty"`
+	}{"online", o.Count, o.Names, o.UserIDs})
 }
 
 // encode returns v as one line of JSON, without escapes for HTML: a page only ever
