@@ -11,11 +11,13 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -56,6 +58,12 @@ const idleTimeoutHTTP = 5 * time.Second
 // addressRates is how many times the rate of one connection an address may send over all
 // of its connections.
 const addressRates = 10
+
+// maxEarlier is how many messages one request for the history gets, at most.
+const maxEarlier = 100
+
+// historyCost is how many messages a request for the history costs its address.
+const historyCost = 10
 
 // loopback are the peers that are taken for proxies unless -proxy says otherwise.
 var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
@@ -146,6 +154,7 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", serveHome)
 	mux.HandleFunc("GET /ws", s.handleWs)
+	mux.HandleFunc("GET /history", s.serveHistory)
 	mux.HandleFunc("GET /healthz", serveHealth)
 	chatServer := s.newHTTPServer(mux)
 	s.conns = connlimit.New(l, cap(s.slots)+extraConns)
@@ -232,15 +241,22 @@ func (s *server) newHTTPServer(handler http.Handler) *http.Server {
 // rebinding, where a hostile page's own host name suddenly resolves to this machine: only
 // -origin does. A program that is no browser sends no Origin and may join.
 func (s *server) allows(r *http.Request) bool {
-	origins := r.Header["Origin"]
-	if len(origins) == 0 {
+	switch origins := r.Header["Origin"]; len(origins) {
+	case 0:
 		return true
+	case 1:
+		return s.allowsOrigin(origins[0], r.Host)
 	}
-	u, err := url.Parse(origins[0])
-	if err != nil || len(origins) > 1 || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+	return false
+}
+
+// allowsOrigin reports whether pages of an origin may use the host that was asked for.
+func (s *server) allowsOrigin(origin, asked string) bool {
+	u, err := url.Parse(origin)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return false
 	}
-	same := strings.EqualFold(u.Host, r.Host)
+	same := strings.EqualFold(u.Host, asked)
 	if s.origins == nil {
 		return same
 	}
@@ -320,16 +336,8 @@ func (s *server) serveMetrics(w http.ResponseWriter, _ *http.Request) {
 // of the protocol: a plain GET of the same URL, which gets as far as 426, tells a page why it
 // was refused.
 func (s *server) handleWs(w http.ResponseWriter, r *http.Request) {
-	query, err := url.ParseQuery(r.URL.RawQuery) // r.URL.Query() would leave out what it cannot read
-	if err != nil {
-		s.counters.Refusals[protocol.BadQuery].Add(1)
-		http.Error(w, "The query of this address cannot be read.", http.StatusBadRequest)
-		return
-	}
-	room, ok := protocol.RoomName(query.Get("room"))
+	query, room, ok := s.parseQuery(w, r)
 	if !ok {
-		s.counters.Refusals[protocol.BadRoomName].Add(1)
-		http.Error(w, fmt.Sprintf("A room's name has up to %d letters, digits, - and _.", protocol.MaxRoomName), http.StatusBadRequest)
 		return
 	}
 	select {
@@ -369,6 +377,23 @@ func (s *server) handleWs(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
+// parseQuery returns the query of a request and the room that it names. If there is no such
+// room, it answers why.
+func (s *server) parseQuery(w http.ResponseWriter, r *http.Request) (query url.Values, room string, ok bool) {
+	query, err := url.ParseQuery(r.URL.RawQuery) // r.URL.Query() would leave out what it cannot read
+	if err != nil {
+		s.counters.Refusals[protocol.BadQuery].Add(1)
+		http.Error(w, "The query of this address cannot be read.", http.StatusBadRequest)
+		return nil, "", false
+	}
+	room, ok = protocol.RoomName(query.Get("room"))
+	if !ok {
+		s.counters.Refusals[protocol.BadRoomName].Add(1)
+		http.Error(w, fmt.Sprintf("A room's name has up to %d letters, digits, - and _.", protocol.MaxRoomName), http.StatusBadRequest)
+	}
+	return query, room, ok
+}
+
 // enterRoom counts a client into a room and returns its hub. If the client cannot come in,
 // it answers why and returns nil. A client whose address makes many rooms waits a moment.
 func (s *server) enterRoom(w http.ResponseWriter, r *http.Request, room string, budget *budget.Budget) *Hub {
@@ -404,11 +429,7 @@ func (s *server) refuseFull(w http.ResponseWriter, r *http.Request, refusal prot
 func (s *server) refuseHandshake(w http.ResponseWriter, r *http.Request, status int, reason error) {
 	sentence := strings.TrimPrefix(reason.Error(), "websocket: ")
 	if status == http.StatusForbidden {
-		origin := r.Header.Get("Origin")
-		s.counters.Refusals[protocol.BadOrigin].Add(1)
-		sentence = fmt.Sprintf("A page of %q may not join this chat.", origin)
-		_, peer := s.peerOf(r)
-		s.log.Printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peer, origin)
+		sentence = s.refuseOrigin(r, r.Header.Get("Origin"))
 	} else {
 		s.counters.Refusals[protocol.BadHandshake].Add(1)
 	}
@@ -417,6 +438,81 @@ func (s *server) refuseHandshake(w http.ResponseWriter, r *http.Request, status 
 	}
 	w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455, section 4.4
 	http.Error(w, sentence, status)
+}
+
+// refuseOrigin counts and logs that a page of an origin may not use the chat, and returns a
+// sentence that says so.
+func (s *server) refuseOrigin(r *http.Request, origin string) string {
+	s.counters.Refusals[protocol.BadOrigin].Add(1)
+	_, peer := s.peerOf(r)
+	s.log.Printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peer, origin)
+	return fmt.Sprintf("A page of %q may not join this chat.", origin)
+}
+
+// serveHistory answers with messages that a room keeps, as ChatV1 spells them: the last ones,
+// or those before an id.
+func (s *server) serveHistory(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("X-Content-Type-Options", "nosniff")
+	query, room, ok := s.parseQuery(w, r)
+	if !ok {
+		return
+	}
+	before := uint64(math.MaxInt64)
+	if text := query.Get("before"); text != "" {
+		var err error
+		if before, err = strconv.ParseUint(text, 10, 63); err != nil {
+			s.counters.Refusals[protocol.BadQuery].Add(1)
+			http.Error(w, "What comes after before= must be the id of a message.", http.StatusBadRequest)
+			return
+		}
+	}
+	if origin, ok := s.mayRead(r); !ok {
+		http.Error(w, s.refuseOrigin(r, origin), http.StatusForbidden)
+		return
+	}
+	addr, _ := s.peerOf(r)
+	budget := s.budgets.Of(addr)
+	defer budget.Release()
+	if !budget.Take(historyCost) {
+		s.counters.Refusals[protocol.HistoryLimit].Add(1)
+		wait := historyCost * s.interval() / addressRates
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
+		http.Error(w, "Earlier messages were asked for too often. Try again in a while.", http.StatusServiceUnavailable)
+		return
+	}
+	kept, err := s.rooms.history(room)
+	if err != nil {
+		h.Set("Retry-After", "10")
+		http.Error(w, "What was said cannot be read now. Try again in a while.", http.StatusServiceUnavailable)
+		return
+	}
+	entries := history.Before(kept, int64(before), maxEarlier)
+	size := 0
+	for _, e := range entries {
+		size += len(e.Payload) + 1
+	}
+	h.Set("Content-Type", "application/x-ndjson")
+	h.Set("Content-Length", strconv.Itoa(size))
+	for _, e := range entries {
+		w.Write(e.Payload) // an error says that nobody waits for it
+		io.WriteString(w, "\n")
+	}
+}
+
+// mayRead reports whether the page that sends a request may read what was said, and returns
+// the page's origin. A browser names none when a page reads what its own host has: with
+// -origin, the host that was asked for is looked at instead, since the page may have come
+// there by DNS rebinding.
+func (s *server) mayRead(r *http.Request) (origin string, ok bool) {
+	origin = r.Header.Get("Origin")
+	if len(r.Header["Origin"]) > 0 || s.origins == nil {
+		return origin, s.allows(r)
+	}
+	origin = "http://" + r.Host
+	return origin, s.allowsOrigin(origin, r.Host)
 }
 
 // userID returns what tells the holder of a key from others of the same name: the same
