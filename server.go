@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	_ "embed"
-	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -30,6 +29,7 @@ import (
 	"chat/internal/filelog"
 	"chat/internal/history"
 	"chat/internal/metrics"
+	"chat/internal/page"
 	"chat/internal/protocol"
 	"chat/internal/ratelog"
 )
@@ -152,7 +152,7 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 	s.start(ctx)
 
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", serveHome)
+	mux.Handle("GET /{$}", homePage)
 	mux.HandleFunc("GET /ws", s.handleWs)
 	mux.HandleFunc("GET /history", s.serveHistory)
 	mux.HandleFunc("GET /healthz", serveHealth)
@@ -274,50 +274,7 @@ func (s *server) allowsOrigin(origin, asked string) bool {
 //go:embed home.html
 var home string
 
-var (
-	// page is the page as it is served. Its lines end in LF: a browser hashes what it
-	// parsed, where they do.
-	page = withLF(home)
-
-	// pageETag is the page's entity tag (RFC 9110, section 8.8.3).
-	pageETag = `"` + digest(page) + `"`
-
-	// pagePolicy is the page's Content-Security-Policy. It allows the page's own script and
-	// style, by hash, and nothing else.
-	pagePolicy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; img-src data:" +
-		"; connect-src 'self' ws: wss:" +
-		"; script-src 'sha256-" + digest(element("script")) + "'" +
-		"; style-src 'sha256-" + digest(element("style")) + "'"
-)
-
-// withLF returns text with lines that end in LF instead of CRLF.
-func withLF(text string) string { return strings.ReplaceAll(text, "\r\n", "\n") }
-
-// element returns the text of the page's only element of a name.
-func element(name string) string {
-	_, rest, _ := strings.Cut(page, "<"+name+">")
-	text, _, _ := strings.Cut(rest, "</"+name+">")
-	return text
-}
-
-// digest returns the SHA-256 of text in base64.
-func digest(text string) string {
-	sum := sha256.Sum256([]byte(text))
-	return base64.StdEncoding.EncodeToString(sum[:])
-}
-
-// serveHome answers with the page.
-func serveHome(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", pagePolicy)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("X-Frame-Options", "DENY")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cache-Control", "no-cache") // ask each time; the ETag makes that cheap
-	h.Set("ETag", pageETag)
-	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(page))
-}
+var homePage = page.New(home)
 
 // serveHealth answers a health check while the server runs. While it stops or does not
 // run, connections are refused.
