@@ -22,6 +22,10 @@ func TestPage(t *testing.T) {
 		if resp.StatusCode != 200 || body != strings.ReplaceAll(home, "\r\n", "\n") || resp.Header.Get("Content-Security-Policy") == "" {
 			t.Errorf("%s %v, %d bytes", resp.Status, resp.Header, len(body))
 		}
+		zipped, compressed := chat.ask(wstest.PlainGet("chat.test", "/", "Accept-Encoding: gzip"))
+		if zipped.Header.Get("Content-Encoding") != "gzip" || len(compressed) != int(zipped.ContentLength) || len(compressed) > len(body)/2 {
+			t.Errorf("%s %v, %d bytes for %d", zipped.Status, zipped.Header, len(compressed), len(body))
+		}
 		resp, body = chat.ask(wstest.PlainGet("chat.test", "/", "If-None-Match: "+resp.Header.Get("ETag")))
 		if resp.StatusCode != http.StatusNotModified || body != "" {
 			t.Errorf("asked again with the ETag: %s, %d bytes", resp.Status, len(body))
