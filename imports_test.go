@@ -82,6 +82,7 @@ func (noPackages) Import(path string) (*types.Package, error) {
 // Packages below internal are leaves: each imports these of ours, and of others' none but
 // those named.
 var imports = map[string][]string{
+	"chat/internal/address":   {},
 	"chat/internal/backlog":   {},
 	"chat/internal/budget":    {},
 	"chat/internal/connlimit": {},
@@ -90,6 +91,7 @@ var imports = map[string][]string{
 	"chat/internal/history":   {"chat/internal/protocol"},
 	"chat/internal/inbound":   {"chat/internal/cork", "chat/internal/protocol"},
 	"chat/internal/metrics":   {"chat/internal/protocol"},
+	"chat/internal/page":      {},
 	"chat/internal/presence":  {"chat/internal/protocol"},
 	"chat/internal/protocol":  {},
 	"chat/internal/ratelog":   {},
