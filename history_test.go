@@ -319,7 +319,7 @@ func TestTwoProcessesDoNotShareADirectory(t *testing.T) {
 	start(t, self(t), "-addr", "127.0.0.1:0", "-history", dir).waitFor(t, `listening on (\S+)`)
 }
 
-var kills = flag.Int("kills", 24, "how often TestKills kills the program")
+var kills = flag.Int("kills", 12, "how often TestKills kills the program")
 
 // killPoints is how many places a life of the program has at which TestKills kills it: the
 // places of a rewrite and two more writes, or of four writes.
@@ -384,7 +384,7 @@ func mortalChat(dir string, point int) {
 }
 
 // A server that talks is killed at every place of every write: before it, inside, and after
-// it, when nobody has received what was written; in every second round while it rewrites its
+// it, when nobody has received what was written; every second time while it rewrites its
 // file. What anybody received is in the file, a client that comes back misses nothing, and
 // what it sends again is said once.
 func TestKills(t *testing.T) {
@@ -398,11 +398,11 @@ func TestKills(t *testing.T) {
 		sent     int
 	)
 	for kill := range *kills + 1 {
-		point := 1 + kill%killPoints
+		point := 1 + kill/2%killPoints
 		if kill == *kills {
 			point = 0
 		}
-		if kill/killPoints%2 == 1 { // blank lines make the file so long that it is rewritten
+		if kill%2 == 1 { // blank lines make the file so long that it is rewritten
 			f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 			if err == nil {
 				_, err = f.Write(append([]byte{'\n'}, bytes.Repeat([]byte{'\n'}, 1<<20)...))
