@@ -61,8 +61,8 @@ const (
 // A connection is an Engine that is real.
 type connection struct{ nc *nats.Conn }
 
-// connect returns a connection, which is looked for without end. It is told of changes by
-// the functions, from any goroutine.
+// connect returns a connection, which is looked for without end. It calls the functions when
+// there is a connection again, and for the log, from any goroutine.
 func connect(o Options, connected func(), logf func(kind, format string, args ...any)) (*connection, error) {
 	options := []nats.Option{
 		nats.Name("chat"),

@@ -159,6 +159,11 @@ func (l *Log) publish(t *turn) {
 	defer l.stream.turnsOut.Add(-1)
 	begin := time.Now()
 	for {
+		for !l.stream.engine.IsConnected() {
+			if !sleep(l.ctx, retryDelay) {
+				return
+			}
+		}
 		seq, err := l.stream.store(l.ctx, l.subject, t)
 		if err == nil {
 			l.stream.monitor.Published(time.Since(begin))
@@ -169,7 +174,7 @@ func (l *Log) publish(t *turn) {
 			return
 		}
 		if l.ctx.Err() == nil {
-			l.stream.monitor.Logf("nats publish", "nats: %s: a turn is said again: %v", l.subject, err)
+			l.stream.complain("nats publish", "nats: %s: a turn is said again: %v", l.subject, err)
 		}
 		if !sleep(l.ctx, retryDelay) {
 			return

@@ -50,6 +50,10 @@ const (
 	// silentAfter is how long the stream may have more than was read.
 	silentAfter = 4 * time.Second
 
+	// complainInterval is the least time between two log lines of one kind that say that
+	// NATS does not do what it is asked for.
+	complainInterval = 10 * time.Second
+
 	// maxOpening is how many rooms are read from the stream at a time.
 	maxOpening = 16
 )
@@ -100,13 +104,14 @@ type Stream struct {
 	orders  chan func()   // for read to carry out
 	opening chan struct{} // a token for each room that is being read
 
-	cursor    atomic.Uint64 // the last sequence number that was read. Set by read
-	turnsOut  atomic.Int64  // turns that were published and not acknowledged
-	isAway    atomic.Bool
-	wanted    atomic.Uint64 // the least sequence number that a Log wants to be told of
-	looks     looks
-	here      *here
-	elsewhere *elsewhere
+	cursor     atomic.Uint64 // the last sequence number that was read. Set by read
+	turnsOut   atomic.Int64  // turns that were published and not acknowledged
+	isAway     atomic.Bool
+	wanted     atomic.Uint64 // the least sequence number that a Log wants to be told of
+	looks      looks
+	complaints complaints
+	here       *here
+	elsewhere  *elsewhere
 
 	mu   sync.Mutex
 	logs map[string]map[*Log]bool // by subject
@@ -126,7 +131,7 @@ type looks struct {
 // the caller calls Close. An error says that a setting is wrong.
 func Open(o Options, monitor Monitor) (*Stream, error) {
 	s := newStream(o, monitor)
-	c, err := connect(o, s.wake, monitor.Logf)
+	c, err := connect(o, s.wake, s.complain)
 	if err != nil {
 		return nil, err
 	}
@@ -153,6 +158,7 @@ func newStream(o Options, monitor Monitor) *Stream {
 		logs:    make(map[string]map[*Log]bool),
 	}
 	s.wanted.Store(nothingWanted)
+	s.complaints.at = make(map[string]time.Time)
 	s.here, s.elsewhere = newHere(), newElsewhere()
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s
@@ -251,7 +257,7 @@ func (s *Stream) makeContact() (created time.Time, ok bool) {
 			break
 		}
 		if time.Since(since) >= awayAfter {
-			s.monitor.Logf("nats stream", "nats: the stream %s is out of reach: %v", streamName, err)
+			s.complain("nats away", "nats: the stream %s is out of reach: %v", streamName, err)
 			s.isAway.Store(true)
 		}
 		if !s.sleep(3 * retryDelay) {
@@ -276,6 +282,25 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// complaints are when something was last logged, by kind.
+type complaints struct {
+	mu sync.Mutex
+	at map[string]time.Time
+}
+
+// complain logs what goes on for as long as NATS is away, once in complainInterval of each
+// kind.
+func (s *Stream) complain(kind, format string, args ...any) {
+	s.complaints.mu.Lock()
+	defer s.complaints.mu.Unlock()
+	now := time.Now()
+	if at, ok := s.complaints.at[kind]; ok && now.Sub(at) < complainInterval {
+		return
+	}
+	s.complaints.at[kind] = now
+	s.monitor.Logf(kind, format, args...)
 }
 
 // wake has the stream read now.

@@ -100,7 +100,7 @@ func (s *Stream) catchUp(until uint64) bool {
 		case s.ctx.Err() != nil:
 			return true
 		case err != nil:
-			s.monitor.Logf("nats fetch", "nats: the stream cannot be read: %v", err)
+			s.complain("nats fetch", "nats: the stream cannot be read: %v", err)
 			return false
 		case end && s.cursor.Load() >= until:
 			return true
@@ -253,6 +253,7 @@ func (s *Stream) look(w *watcher) {
 	}
 	now := time.Now()
 	if err != nil {
+		w.moved = now // nothing can have come
 		if now.Sub(w.answered) >= awayAfter && !s.isAway.Swap(true) {
 			s.monitor.Logf("nats away", "nats: the stream %s is out of reach: %v", streamName, err)
 			s.everyLog((*Log).signal)

@@ -331,7 +331,7 @@ func (l *Log) open(reading uint64) {
 			l.signal()
 			return
 		}
-		s.monitor.Logf("nats open", "nats: %s cannot be read: %v", l.subject, err)
+		s.complain("nats open", "nats: %s cannot be read: %v", l.subject, err)
 		if !sleep(l.ctx, retryDelay) {
 			return
 		}
