@@ -106,7 +106,9 @@ type Stream struct {
 
 	cursor     atomic.Uint64 // the last sequence number that was read. Set by read
 	turnsOut   atomic.Int64  // turns that were published and not acknowledged
-	isAway     atomic.Bool
+	isAway     atomic.Bool   // the stream does not answer
+	isStuck    atomic.Bool   // the stream stores nothing
+	stored     atomic.Int64  // when a turn was stored last, in nanoseconds since 1970
 	answered   atomic.Int64  // when a turn was last read or acknowledged, in nanoseconds since 1970
 	wanted     atomic.Uint64 // the least sequence number that a Log wants to be told of
 	looks      looks
@@ -195,7 +197,7 @@ func (s *Stream) Close() {
 func (s *Stream) Await(ctx context.Context, wait time.Duration) bool {
 	select {
 	case <-s.contact:
-		return !s.isAway.Load()
+		return s.out() == nil
 	default:
 	}
 	timer := time.NewTimer(wait)
@@ -207,7 +209,7 @@ func (s *Stream) Await(ctx context.Context, wait time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
-	return !s.isAway.Load()
+	return s.out() == nil
 }
 
 // IsConnected reports whether there is a connection to NATS.
@@ -222,7 +224,7 @@ func (s *Stream) Secret() [32]byte { return s.secret }
 
 // out returns why clients are to be disconnected: nil while the stream is within reach.
 func (s *Stream) out() *protocol.Disconnect {
-	if s.isAway.Load() {
+	if s.isAway.Load() || s.isStuck.Load() {
 		return &OutOfReach
 	}
 	return nil

@@ -33,6 +33,8 @@ type NATS struct {
 	streams  map[string]*stream
 	conns    []*Conn
 	isAway   bool
+	isFull   bool
+	noLeader bool
 	loseAcks int    // how many
 	loseSaid int    // how many
 	lag      uint64 // how many of the last messages a node that is asked directly has not got
@@ -105,6 +107,13 @@ func (n *NATS) Connect() *Conn {
 
 // SetAway has the cluster answer nobody, or answer again.
 func (n *NATS) SetAway(isAway bool) { n.locked(func() { n.isAway = isAway }) }
+
+// SetFull has the streams store nothing more, or store again.
+func (n *NATS) SetFull(isFull bool) { n.locked(func() { n.isFull = isFull }) }
+
+// SetLeaderless has the streams without a leader, as on a node that is cut off from the
+// others: only what is asked of a node directly is answered.
+func (n *NATS) SetLeaderless(is bool) { n.locked(func() { n.noLeader = is }) }
 
 // LoseAcks has the next answers to what is published in a stream lost: it is stored.
 func (n *NATS) LoseAcks(count int) { n.locked(func() { n.loseAcks = count }) }
@@ -306,6 +315,9 @@ func (n *NATS) answer(m *natslog.Message) ([]*natslog.Message, error) {
 	if n.isAway {
 		return nil, errAway
 	}
+	if n.noLeader && !strings.HasPrefix(m.Subject, "$JS.API.DIRECT.") {
+		return nil, nil
+	}
 	n.asked[m.Subject]++
 	if question, ok := strings.CutPrefix(m.Subject, "$JS.API."); ok {
 		return n.ask(question, m.Data)
@@ -419,6 +431,9 @@ func (n *NATS) create(request []byte) ([]*natslog.Message, error) {
 func (n *NATS) store(s *stream, m *natslog.Message) ([]*natslog.Message, error) {
 	if expected := m.Header["Nats-Expected-Last-Subject-Sequence"]; expected != nil && len(s.next(m.Subject, 0, 0)) > 0 {
 		return failed(10071, "wrong last sequence")
+	}
+	if n.isFull {
+		return failed(10077, "maximum bytes exceeded")
 	}
 	id := strings.Join(m.Header["Nats-Msg-Id"], "")
 	before, isKnown := s.ids[id]
