@@ -26,7 +26,7 @@ func sharedOver(nats *natstest.NATS) func(*server) {
 // startServers starts so many servers that share their rooms, and waits until they do.
 func startServers(t *testing.T, n int, options ...func(*server)) (nats *natstest.NATS, servers []*chat) {
 	nats = natstest.New()
-	nats.Latency = time.Millisecond
+	nats.SetLatency(time.Millisecond)
 	for range n {
 		servers = append(servers, startChat(t, append(options, sharedOver(nats))...))
 	}
@@ -316,7 +316,7 @@ func TestAStopWaitsForTheLog(t *testing.T) {
 	for _, away := range []bool{false, true} {
 		onFakeTime(t, fmt.Sprintf("away %v", away), func(t *testing.T) {
 			nats, servers := startServers(t, 2)
-			nats.Latency = 300 * time.Millisecond
+			nats.SetLatency(300 * time.Millisecond)
 			ada, bob := servers[0].join(""), servers[1].join("")
 			slow := servers[0].upgrade()
 			time.Sleep(3 * time.Second)
@@ -345,7 +345,7 @@ func TestWhatIsSaidOnLeavingIsKept(t *testing.T) {
 	for _, closed := range []bool{false, true} {
 		onFakeTime(t, fmt.Sprintf("closed %v", closed), func(t *testing.T) {
 			nats, servers := startServers(t, 2)
-			nats.Latency = 200 * time.Millisecond
+			nats.SetLatency(200 * time.Millisecond)
 			ada := servers[0].join("room=team")
 			time.Sleep(3 * time.Second)
 			for i := range 5 {
@@ -418,7 +418,7 @@ func TestAStreamThatStoresNothing(t *testing.T) {
 func TestASlowStreamThrottlesSenders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nats, servers := startServers(t, 1, unlimited)
-		nats.Latency = 400 * time.Millisecond
+		nats.SetLatency(400 * time.Millisecond)
 		ada := servers[0].join("")
 		time.Sleep(3 * time.Second)
 		const count = 5000

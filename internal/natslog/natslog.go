@@ -218,9 +218,12 @@ func (s *Stream) IsConnected() bool { return s.engine.IsConnected() }
 // TurnsUnderWay returns how many turns were published and are not acknowledged.
 func (s *Stream) TurnsUnderWay() int64 { return s.turnsOut.Load() }
 
-// Secret returns 32 random bytes, the same on all servers. The stream must have been
-// reached.
-func (s *Stream) Secret() [32]byte { return s.secret }
+// Secret returns 32 random bytes, the same on all servers. It waits until the stream was
+// reached first.
+func (s *Stream) Secret() [32]byte {
+	<-s.contact
+	return s.secret
+}
 
 // out returns why clients are to be disconnected: nil while the stream is within reach.
 func (s *Stream) out() *protocol.Disconnect {

@@ -151,7 +151,7 @@ func (r *room) want(texts ...string) {
 func onFakeTime(t *testing.T, test func(t *testing.T, nats *natstest.NATS)) {
 	synctest.Test(t, func(t *testing.T) {
 		nats := natstest.New()
-		nats.Latency = time.Millisecond
+		nats.SetLatency(time.Millisecond)
 		test(t, nats)
 	})
 }

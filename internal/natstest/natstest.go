@@ -24,12 +24,10 @@ var errAway = errors.New("no responders available")
 // dedupeWindow is how long a stream knows the ids of what it has stored.
 const dedupeWindow = 2 * time.Minute
 
-// NATS is a cluster. Its fields may be set before it is used, its methods called at any
-// time.
+// NATS is a cluster. Its methods may be called from any goroutine.
 type NATS struct {
-	Latency time.Duration // of each way
-
 	mu       sync.Mutex
+	latency  time.Duration
 	streams  map[string]*stream
 	conns    []*Conn
 	isAway   bool
@@ -104,6 +102,9 @@ func (n *NATS) Connect() *Conn {
 	n.conns = append(n.conns, c)
 	return c
 }
+
+// SetLatency sets how long a message takes, each way. It takes no time before.
+func (n *NATS) SetLatency(d time.Duration) { n.locked(func() { n.latency = d }) }
 
 // SetAway has the cluster answer nobody, or answer again.
 func (n *NATS) SetAway(isAway bool) { n.locked(func() { n.isAway = isAway }) }
@@ -230,19 +231,28 @@ func (c *Conn) RequestAll(ctx context.Context, m *natslog.Message, answer func(*
 // travel takes as long as a message on its way. It takes for ever on a connection that is
 // cut off.
 func (c *Conn) travel(ctx context.Context) error {
-	select {
-	case <-time.After(c.nats.Latency):
-	case <-ctx.Done():
+	if !c.nats.delay(ctx) {
 		return ctx.Err()
 	}
-	c.nats.mu.Lock()
-	isCut := c.isCut
-	c.nats.mu.Unlock()
+	var isCut bool
+	c.nats.locked(func() { isCut = c.isCut })
 	if isCut {
 		<-ctx.Done()
 		return ctx.Err()
 	}
 	return nil
+}
+
+// delay waits as long as a message takes. It reports false if ctx ends before.
+func (n *NATS) delay(ctx context.Context) bool {
+	var latency time.Duration
+	n.locked(func() { latency = n.latency })
+	select {
+	case <-time.After(latency):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // Publish implements natslog.Engine.
@@ -268,9 +278,7 @@ func (c *Conn) Subscribe(subject string, handle func(*natslog.Message)) error {
 		for {
 			select {
 			case m := <-s.queue:
-				select {
-				case <-time.After(c.nats.Latency):
-				case <-c.ctx.Done():
+				if !c.nats.delay(c.ctx) {
 					return
 				}
 				handle(m)
