@@ -272,7 +272,9 @@ func (s *Stream) makeContact() (created time.Time, ok bool) {
 	}
 	s.isAway.Store(false)
 	close(s.contact)
-	s.engine.Serve("chat", s.options.Version, s.options.Metadata, s.options.Stats)
+	if err := s.engine.Serve("chat", s.options.Version, s.options.Metadata, s.options.Stats); err != nil {
+		s.monitor.Logf("nats service", "nats: not registered as a service: %v", err)
+	}
 	return created, true
 }
 
