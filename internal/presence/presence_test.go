@@ -31,6 +31,19 @@ func TestMembersAreSorted(t *testing.T) {
 	wantOnline(t, ms, 6, "Ada", "4", "Ada", "5", "Ada", "7", "Bob", "9", "bob", "6", "guest", "8")
 }
 
+// Those on other servers are among them; somebody who is on several counts once, while all
+// can be named.
+func TestMembersElsewhere(t *testing.T) {
+	ms := New(begin)
+	ms.Join("1", "Ada")
+	ms.SetElsewhere([]Crowd{{2, map[string]string{"3": "", "1": "Ada L."}}, {1, map[string]string{"2": "Ada"}}})
+	wantOnline(t, ms, 3, "Ada", "1", "Ada", "2", "guest", "3")
+	ms.SetElsewhere([]Crowd{{2, nil}, {1, map[string]string{"1": "Ada"}}})
+	wantOnline(t, ms, 4)
+	ms.SetElsewhere(nil)
+	wantOnline(t, ms, 1, "Ada", "1")
+}
+
 // wantOnline fails the test unless so many members are here, with these names and user ids.
 func wantOnline(t *testing.T, ms *Members, count int, namesAndIDs ...string) {
 	t.Helper()
