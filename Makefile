@@ -30,8 +30,12 @@ bench:
 e2e:
 	cd e2e && go test ./...
 
+# three NATS nodes and three servers that share their rooms over them, on this machine, until Ctrl-C
+cluster:
+	cd e2e && go run ./cluster
+
 # hundreds of clients, well-behaved and not, and restarts: half an hour
 soak:
 	cd e2e && go run ./soak -minutes 30
 
-.PHONY: build run test check check-all bench e2e soak
+.PHONY: build run test check check-all bench e2e cluster soak
