@@ -82,6 +82,7 @@ func run(ctx context.Context, port int) error {
 		addr := fmt.Sprint("127.0.0.1:", port+i)
 		cmd := exec.CommandContext(ctx, chat, "-addr", addr, "-nats", nodes.URLs(), "-nats-replicas", fmt.Sprint(servers))
 		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+		cmd.SysProcAttr = engine.Child()
 		out, err := cmd.StderrPipe()
 		if err == nil {
 			err = cmd.Start()

@@ -4,5 +4,5 @@ package engine
 
 import "syscall"
 
-// endWithParent does nothing: a process outlives this one if that is killed.
-func endWithParent() *syscall.SysProcAttr { return nil }
+// Child returns no attributes: here a process outlives this one if that is killed.
+func Child() *syscall.SysProcAttr { return nil }

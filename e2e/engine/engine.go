@@ -46,11 +46,11 @@ func FreeAddr() (string, error) {
 // A Node is one process after another with one configuration, and so one address and one
 // store.
 type Node struct {
-	Name string // its server_name
-	Addr string // of its listener for clients
+	Name   string // its server_name
+	Addr   string // of its listener for clients
+	Config string // its configuration file; its store is beside it, under its name
 
 	program string
-	config  string // a file
 	log     string // a file
 
 	mu     sync.Mutex
@@ -61,7 +61,7 @@ type Node struct {
 // NewNode returns a node that runs program with a configuration file, which sets server_name
 // to name and listens for clients on addr. The log is a file beside the configuration.
 func NewNode(program, name, addr, config string) *Node {
-	return &Node{Name: name, Addr: addr, program: program, config: config, log: config + ".log"}
+	return &Node{Name: name, Addr: addr, program: program, Config: config, log: config + ".log"}
 }
 
 // URL returns the URL of the node for a client without credentials.
@@ -81,9 +81,9 @@ func (n *Node) Start() error {
 		return err
 	}
 	defer log.Close()
-	cmd, exited := exec.Command(n.program, "-c", n.config), make(chan struct{})
+	cmd, exited := exec.Command(n.program, "-c", n.Config), make(chan struct{})
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = endWithParent()
+	cmd.SysProcAttr = Child()
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -189,7 +189,7 @@ func Start(program, dir string, nodes int, settings ...string) (*Cluster, error)
 			config += fmt.Sprintf("cluster { name: chat, listen: %q, advertise: \"127.0.0.1:1\", no_advertise: true, routes: [%s] }\n",
 				routes[i], strings.Join(others, ", "))
 		}
-		if err := os.WriteFile(n.config, []byte(config+strings.Join(settings, "\n")), 0o600); err != nil {
+		if err := os.WriteFile(n.Config, []byte(config+strings.Join(settings, "\n")), 0o600); err != nil {
 			return nil, err
 		}
 	}

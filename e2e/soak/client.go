@@ -56,7 +56,11 @@ func (s *session) connecting() (after string, resend []outgoing) {
 	defer s.mu.Unlock()
 	if s.user.protocol == protocol.Classic {
 		s.outbox = nil
-		s.begin(time.Now().UnixMicro())
+		if s.user.soak.nats {
+			s.begin(0) // ids are no times, and no line is sent twice: where it begins shows what it receives
+		} else {
+			s.begin(time.Now().UnixMicro())
+		}
 	}
 	if s.lastID > 0 {
 		after = fmt.Sprint(s.lastID)
@@ -223,7 +227,7 @@ func (s *session) join(rate int, end time.Time) *conn {
 
 // connect makes one attempt to join. It returns nil if that does not succeed.
 func (s *session) connect(rate int) *conn {
-	server, report := s.user.soak.server, s.user.soak.report
+	server, report := s.user.soak.server(), s.user.soak.report
 	tcp, process, answered, err := server.dial(s.user.number, rate > 0)
 	if err != nil {
 		report.count("connections", "refused", 1)
@@ -312,7 +316,7 @@ func (c *conn) ended(err error, greeted bool) {
 	var closed *websocket.CloseError
 	if errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure {
 		report.count("close frames", strings.TrimSpace(fmt.Sprint(closed.Code, " ", closed.Text)), 1)
-		if closed.Text == "the server is stopping" && greeted {
+		if closed.Text == "the server is stopping" && greeted && !c.process.nats { // other servers do not stop
 			c.session.stopped(c.process)
 		}
 	} else if c.prompt.Load() && !c.process.killed.Load() {
@@ -342,6 +346,17 @@ func (c *conn) write(o outgoing) {
 	if c.ws.WriteMessage(websocket.TextMessage, frame) != nil {
 		c.prompt.Store(false)
 		c.ws.Close()
+	}
+}
+
+// failed reports whether the server owes an answer: it was not told to stop and, where it
+// may end connections because NATS fails, has not ended this one.
+func (c *conn) failed() bool {
+	select {
+	case <-c.done:
+		return !c.process.nats && !c.process.stopping.Load()
+	default:
+		return !c.process.stopping.Load()
 	}
 }
 

@@ -20,27 +20,33 @@ import (
 const (
 	answerTimeout = 15 * time.Second      // for the server to answer a breach, or to end a request that is never complete
 	afterBreach   = "sent after a breach" // the text of messages that the server must not broadcast
+	outOfReach    = "out of reach"        // the end of the reason for which a server closes connections while NATS does not answer
 )
+
+// errAway says that the server refused a client with 503, as it does while NATS does not answer.
+var errAway = errors.New("answered with 503")
 
 // An offender connects again and again, and breaks a rule each time.
 type offender struct {
 	soak   *soak
-	number int // it has an address of its own
-	sent   int // messages that others receive
+	number int     // it has an address of its own
+	server *server // that it connects to now
+	sent   int     // messages that others receive
 	rand   *rand.Rand
 }
 
 // run commits one offence after another until end.
 func (o *offender) run(rooms []*room, end time.Time) {
-	requests := wstest.Requests(o.soak.server.addr)
 	for time.Now().Before(end) {
 		time.Sleep(time.Duration(o.rand.Int64N(int64(2 * time.Second))))
 		path := "/ws?room=" + rooms[o.rand.IntN(len(rooms))].name
-		conn, process, done, err := o.soak.server.dial(o.number, false)
+		o.server = o.soak.server()
+		requests := wstest.Requests(o.server.addr)
+		conn, process, done, err := o.server.dial(o.number, false)
 		if err != nil {
 			continue
 		}
-		conn.SetDeadline(time.Now().Add(answerTimeout))
+		conn.SetDeadline(time.Now().Add(o.soak.patience(answerTimeout)))
 		var what string
 		switch n := o.rand.IntN(len(wstest.Breaches) + len(requests) + 28); {
 		case n < len(wstest.Breaches):
@@ -70,7 +76,9 @@ func (o *offender) run(rooms []*room, end time.Time) {
 		}
 		conn.Close()
 		o.soak.report.count("offences", what, 1)
-		if err != nil && !process.stopping.Load() {
+		if errors.Is(err, errAway) && process.nats {
+			o.soak.report.count("offences", "answered with 503", 1)
+		} else if err != nil && !process.stopping.Load() {
 			o.soak.report.fault("other", "%s: %v", what, err)
 		}
 	}
@@ -78,10 +86,12 @@ func (o *offender) run(rooms []*room, end time.Time) {
 
 // upgrade makes a WebSocket connection of conn, and returns what to read its frames from.
 func (o *offender) upgrade(conn net.Conn, path, subprotocol string) (*bufio.Reader, error) {
-	io.WriteString(conn, wstest.Handshake(o.soak.server.addr, path, subprotocol)) // if it fails, so does reading
+	io.WriteString(conn, wstest.Handshake(o.server.addr, path, subprotocol)) // if it fails, so does reading
 	reader := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(reader, nil)
-	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
+	if err == nil && resp.StatusCode == http.StatusServiceUnavailable {
+		err = errAway
+	} else if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
 		err = fmt.Errorf("the handshake was answered with %s", resp.Status)
 	}
 	return reader, err
@@ -107,6 +117,8 @@ func (o *offender) breach(conn net.Conn, path string, b wstest.Breach) error {
 		case first != wstest.Fin|wstest.Close:
 		case strings.HasSuffix(payload, "too slow"): // it was that before
 			return nil
+		case strings.HasSuffix(payload, outOfReach):
+			return errAway
 		case len(payload) < 3 || int(binary.BigEndian.Uint16([]byte(payload))) != b.Code:
 			return fmt.Errorf("%s: closed with %q, want %d and a reason", b.Rule, payload, b.Code)
 		default:
@@ -121,6 +133,9 @@ func request(conn net.Conn, r wstest.Request) error {
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.What, err)
+	}
+	if resp.StatusCode == http.StatusServiceUnavailable {
+		return errAway
 	}
 	name, value, _ := strings.Cut(r.Header, ": ")
 	if resp.StatusCode != r.Status || resp.Header.Get(name) != value {
@@ -168,7 +183,7 @@ func (o *offender) halfAMessage(conn net.Conn, path string) error {
 // them.
 func (o *offender) idle(n int) error {
 	for range n {
-		conn, _, done, err := o.soak.server.dial(o.number, false)
+		conn, _, done, err := o.server.dial(o.number, false)
 		if err != nil {
 			return nil // the server was stopped
 		}
@@ -177,7 +192,7 @@ func (o *offender) idle(n int) error {
 		conn.SetDeadline(time.Now().Add(answerTimeout))
 		defer func() { io.Copy(io.Discard, conn) }()
 	}
-	conn, _, done, err := o.soak.server.dial(o.number, false)
+	conn, _, done, err := o.server.dial(o.number, false)
 	if err != nil {
 		return nil
 	}
@@ -193,7 +208,7 @@ func (o *offender) idle(n int) error {
 // reconnect connects again and again, says as much as a connection may at once, and leaves.
 func (o *offender) reconnect(path string, n int) error {
 	for range n {
-		conn, _, done, err := o.soak.server.dial(o.number, false)
+		conn, _, done, err := o.server.dial(o.number, false)
 		if err != nil {
 			return nil // the server was stopped
 		}
@@ -217,7 +232,7 @@ func (o *offender) slowConsumers(rooms int) error {
 	for n := range rooms {
 		path := fmt.Sprintf("/ws?room=slow-%d-%d", o.number, n)
 		for range 2 {
-			conn, _, done, err := o.soak.server.dial(o.number, true)
+			conn, _, done, err := o.server.dial(o.number, true)
 			if err != nil {
 				return nil // the server was stopped
 			}

@@ -95,8 +95,9 @@ func between(order []*message, begin, end int64) []*message {
 }
 
 // check compares what all users received in the room, and reports what does not fit.
-// Processes are those of the server, by the times when they began.
-func (r *room) check(report *report, processes []int64) {
+// Processes are those of the server, by the times when they began. With shared, the order is
+// that of a log which several servers share.
+func (r *room) check(report *report, processes []int64, shared bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	order := slices.SortedFunc(maps.Values(r.messages), func(a, b *message) int { return cmp.Compare(a.id, b.id) })
@@ -110,7 +111,7 @@ func (r *room) check(report *report, processes []int64) {
 			r.checkSpan(s, order, report)
 		}
 	}
-	r.checkDuplicates(order, processes, report)
+	r.checkDuplicates(order, processes, shared, report)
 	report.count("messages", "received", len(order))
 	report.count("messages", "deliveries", r.received) // on ChatV1
 }
@@ -167,28 +168,40 @@ func (r *room) checkSpan(s *span, order []*message, report *report) {
 	}
 }
 
+const (
+	dedupTurns = 2000   // for so many turns of a shared log the servers know a message again
+	dedupLines = 10_000 // but at most for so many messages
+)
+
 // checkDuplicates reports messages that are in the order twice. The server cannot know a
 // message that is resent after a restart, or after more messages than it keeps.
-func (r *room) checkDuplicates(order []*message, processes []int64, report *report) {
-	type place struct{ index, bytes int }
+func (r *room) checkDuplicates(order []*message, processes []int64, shared bool, report *report) {
+	type place struct{ index, bytes, turns int }
 	process := func(id int64) int {
 		n, _ := slices.BinarySearch(processes, id)
 		return n
 	}
 	places := make(map[string]place, len(order))
-	bytes := 0 // of all messages so far
+	bytes, turns := 0, 0 // of all messages so far
 	for i, m := range order {
+		if shared && (i == 0 || m.id/1000 != order[i-1].id/1000) { // the number of the turn
+			turns++
+		}
 		if first, twice := places[m.text]; twice {
+			tooLate := i-first.index > history.MaxMessages || bytes-first.bytes > history.MaxBytes
+			if shared {
+				tooLate = turns-first.turns >= dedupTurns || i-first.index >= dedupLines
+			}
 			switch {
 			case process(order[first.index].id) != process(m.id):
 				report.count("messages", "resent over a restart", 1)
-			case i-first.index > history.MaxMessages || bytes-first.bytes > history.MaxBytes:
+			case tooLate:
 				report.count("messages", "resent too late", 1)
 			default:
 				report.fault("double", "%q is in %q twice, as %d and %d", m.text, r.name, order[first.index].id, m.id)
 			}
 		}
-		places[m.text] = place{i, bytes}
+		places[m.text] = place{i, bytes, turns}
 		bytes += m.size
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -16,19 +17,26 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"chat/e2e/engine"
 )
 
 const (
 	startTimeout = 10 * time.Second // for a server to listen
+	idleWait     = 30 * time.Second // for a server to have nothing left of its clients
+	maxHeap      = 256 << 20        // bytes that a server may have at the end: it does not collect all garbage at once
 	stopTimeout  = 6 * time.Second  // for a server to exit after SIGTERM: the five seconds that it promises, and one for a busy machine
 )
 
 // A server is one process after another at one address.
 type server struct {
-	path    string // of the program
+	path    string   // of the program
+	args    []string // beside addresses
 	addr    string
-	metrics string // the address of its metrics
-	history string // where it keeps history; "" for in memory
+	metrics string         // the address of its metrics
+	lasting bool           // a process goes on where the one before ended
+	nats    bool           // over NATS, which gives ids that are no times
+	lines   []*engine.Line // to each node
 	report  *report
 	begins  []int64 // of the processes that know nothing of earlier ones
 
@@ -41,6 +49,7 @@ type server struct {
 // A process is one run of the server.
 type process struct {
 	cmd    *exec.Cmd
+	nats   bool
 	begin  int64         // microseconds since 1970; it may not know messages with smaller ids
 	first  usage         // before the first connection
 	exited chan struct{} // closed when it has exited
@@ -50,38 +59,38 @@ type process struct {
 	end      atomic.Int64 // when it had exited, as begin; 0 before
 }
 
-// build compiles the server in the parent directory of this module, and finds addresses
-// on which nothing listens.
-func (s *server) build(dir string) error {
-	s.path = filepath.Join(dir, "chat")
-	cmd := exec.Command("go", "build", "-o", s.path, ".")
+// build compiles the server in the parent directory of this module, and returns the path of
+// the program.
+func build(dir string) (path string, err error) {
+	path = filepath.Join(dir, "chat")
+	cmd := exec.Command("go", "build", "-o", path, ".")
 	cmd.Dir = ".."
 	cmd.Stderr = os.Stderr
-	if err := cmd.Run(); err != nil {
-		return err
-	}
-	for _, addr := range []*string{&s.addr, &s.metrics} {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		defer l.Close()
-		*addr = l.Addr().String()
-	}
-	return nil
+	return path, cmd.Run()
 }
 
 // start starts a process, and returns when it listens and is measured.
 func (s *server) start() error {
 	s.starting.Lock()
 	defer s.starting.Unlock()
+	for _, addr := range []*string{&s.addr, &s.metrics} {
+		var err error
+		if *addr == "" {
+			if *addr, err = engine.FreeAddr(); err != nil {
+				return err
+			}
+		}
+	}
 	var log bytes.Buffer // small: the server logs little
 	p := &process{
-		cmd:    exec.Command(s.path, "-addr", s.addr, "-metrics", s.metrics, "-history", s.history),
+		cmd:    exec.Command(s.path, append([]string{"-addr", s.addr, "-metrics", s.metrics}, s.args...)...),
+		nats:   s.nats,
 		begin:  time.Now().UnixMicro(),
 		exited: make(chan struct{}),
 	}
-	if s.history != "" && len(s.begins) > 0 {
+	if s.nats {
+		p.begin = 0 // it goes on where the log began
+	} else if s.lasting && len(s.begins) > 0 {
 		p.begin = s.begins[0] // it goes on where the first one began
 	}
 	p.cmd.Stderr = &log
@@ -89,7 +98,7 @@ func (s *server) start() error {
 	if err := p.cmd.Start(); err != nil {
 		return err
 	}
-	if s.history == "" || len(s.begins) == 0 {
+	if !s.lasting || len(s.begins) == 0 {
 		s.begins = append(s.begins, p.begin)
 	}
 	s.running.Store(p)
@@ -132,10 +141,22 @@ func (s *server) stop(signal syscall.Signal) {
 
 // lastID returns a number that no id that the process gave so far exceeds.
 func (p *process) lastID() int64 {
+	if p.nats {
+		return math.MaxInt64
+	}
 	if end := p.end.Load(); end > 0 {
 		return end
 	}
 	return time.Now().UnixMicro()
+}
+
+// restart ends the running process with a signal, and starts the next one after a while.
+func (s *server) restart(signal syscall.Signal, down time.Duration) error {
+	s.addMetrics()
+	s.stop(signal)
+	s.report.count("server", "stopped by "+signal.String(), 1)
+	time.Sleep(down)
+	return s.start()
 }
 
 // dial opens a TCP connection to the running process from the address of the client of a
@@ -183,8 +204,8 @@ func (s *server) usage() (u usage, heap int, err error) {
 		return strings.HasSuffix(path, ".jsonl") // a room's
 	})
 	perRoom := 1.0
-	if s.history != "" {
-		perRoom = 2 // its file has one, too
+	if s.lasting {
+		perRoom = 2 // its log has one, too
 	}
 	return usage{
 		goroutines:  int(series["go_goroutines"] - perRoom*series["chat_rooms"]),
@@ -228,4 +249,32 @@ func (s *server) scrape() (map[string]float64, error) {
 		}
 	}
 	return series, scanner.Err()
+}
+
+// addMetrics counts what the counters of the running process have counted.
+func (s *server) addMetrics() {
+	series, err := s.scrape()
+	if err != nil {
+		s.report.fault("other", "no metrics: %v", err)
+	}
+	for name, value := range series {
+		if strings.HasPrefix(name, "chat_") && strings.Contains(name, "_total") && value > 0 {
+			s.report.count("metrics", name, int(value))
+		}
+	}
+}
+
+// checkIdle waits until the server has nothing left of its clients, and reports what it
+// keeps.
+func (s *server) checkIdle() {
+	p := s.running.Load()
+	u, heap, err := s.usage()
+	for deadline := time.Now().Add(idleWait); time.Now().Before(deadline) && (err != nil || u != p.first); {
+		time.Sleep(200 * time.Millisecond)
+		u, heap, err = s.usage()
+	}
+	if err != nil || u != p.first || heap > maxHeap {
+		s.report.fault("other", "all clients have left, and the server has %+v, a heap of %d bytes and the error %v; at its start it had %+v", u, heap, err, p.first)
+	}
+	fmt.Printf("last process: %+v at its start, %+v and a heap of %d KiB at its end\n", p.first, u, heap>>10)
 }
