@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -33,6 +34,10 @@ import (
 // clients that join it, and raw connections that send what they like.
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv("CHAT_TEST_HISTORY"); dir != "" {
+		point, _ := strconv.Atoi(os.Getenv("CHAT_TEST_KILL_AT"))
+		mortalChat(dir, point)
+	}
 	if os.Getenv("CHAT_TEST_RUN_MAIN") != "" { // tests of the process start this program as the chat
 		main()
 		return

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
-	"math/rand/v2"
+	"log"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -286,17 +290,78 @@ func TestTwoProcessesDoNotShareADirectory(t *testing.T) {
 	start(t, self(t), "-addr", "127.0.0.1:0", "-history", dir).waitFor(t, `listening on (\S+)`)
 }
 
-var kills = flag.Int("kills", 12, "how often TestKills kills the program")
+var kills = flag.Int("kills", 24, "how often TestKills kills the program")
 
-// A server that talks is killed again and again, at any moment. What anybody received is in
-// the file, a client that comes back misses nothing, and what it sends again is said once.
+// killPoints is how many places a life of the program has at which TestKills kills it: the
+// places of a rewrite and two more writes, or of four writes.
+const killPoints = 12
+
+// A mortal file kills the process at one of the places before, inside and after what it does.
+type mortalFile struct {
+	*os.File
+	left *atomic.Int32 // places until the end
+}
+
+// pass kills the process if this is the place.
+func (f mortalFile) pass() {
+	if f.left.Add(-1) == 0 {
+		p, _ := os.FindProcess(os.Getpid())
+		p.Kill()
+		select {} // nothing follows
+	}
+}
+
+func (f mortalFile) Write(b []byte) (int, error) {
+	f.pass()
+	half, err := f.File.Write(b[:len(b)/2])
+	if err != nil {
+		return half, err
+	}
+	f.pass()
+	rest, err := f.File.Write(b[half:])
+	f.pass()
+	return half + rest, err
+}
+
+func (f mortalFile) Sync() error {
+	f.pass()
+	err := f.File.Sync()
+	f.pass()
+	return err
+}
+
+func (f mortalFile) Close() error { // of a rewritten file: before it is renamed
+	err := f.File.Close()
+	f.pass()
+	return err
+}
+
+// mortalChat runs a chat whose history is in a directory, and which is killed at the place of
+// this number that its files pass; 0 is none.
+func mortalChat(dir string, point int) {
+	s := newServer(nil, 0, 100)
+	if err := s.openHistory(dir, 0); err != nil {
+		log.Fatal(err)
+	}
+	left := new(atomic.Int32)
+	left.Store(int32(point))
+	s.dir.Wrap = func(f *os.File) filelog.File { return mortalFile{f, left} }
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Printf("listening on %s", l.Addr())
+	log.Fatal(s.serve(context.Background(), l, nil))
+}
+
+// A server that talks is killed at every place of every write: before it, inside, and after
+// it, when nobody has received what was written; in every second round while it rewrites its
+// file. What anybody received is in the file, a client that comes back misses nothing, and
+// what it sends again is said once.
 func TestKills(t *testing.T) {
-	seed := rand.Uint64()
-	t.Log("seed", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
 	dir := t.TempDir()
+	path := filepath.Join(dir, "lobby.jsonl")
 	var (
-		mu       sync.Mutex
 		last     int64                // id that was received
 		received = map[int64]string{} // texts by id
 		outbox   []string             // sent and not received
@@ -304,95 +369,75 @@ func TestKills(t *testing.T) {
 		sent     int
 	)
 	for kill := range *kills + 1 {
-		p := start(t, self(t), "-addr", "127.0.0.1:0", "-rate", "0", "-history", dir)
-		dialer := websocket.Dialer{Subprotocols: []string{protocol.Subprotocol}}
-		query := "/ws?key=ada"
-		if last > 0 {
-			query += fmt.Sprint("&after=", last)
+		point := 1 + kill%killPoints
+		if kill == *kills {
+			point = 0
 		}
-		conn, _, err := dialer.Dial("ws://"+p.waitFor(t, `listening on (\S+)`)+query, nil)
+		if kill/killPoints%2 == 1 { // blank lines make the file so long that it is rewritten
+			f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+			if err == nil {
+				_, err = f.Write(append([]byte{'\n'}, bytes.Repeat([]byte{'\n'}, 1<<20)...))
+				f.Close()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		p := start(t, "env", fmt.Sprint("CHAT_TEST_KILL_AT=", point), "CHAT_TEST_HISTORY="+dir, self(t))
+		conn, _, err := (&websocket.Dialer{Subprotocols: []string{protocol.Subprotocol}}).
+			Dial(fmt.Sprintf("ws://%s/ws?key=ada&after=%d", p.waitFor(t, `listening on (\S+)`), last), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			for {
-				_, frame, err := conn.ReadMessage()
-				if err != nil {
-					return
-				}
-				events, err := wstest.Events(protocol.ChatV1, frame)
-				if err != nil {
-					t.Error(err)
-				}
-				mu.Lock()
-				for _, e := range events {
-					switch {
-					case e.Type == "hello" && (e.Missed && last > 0 || from != "" && e.From != from):
-						t.Errorf("after kill %d: %s", kill, e.Line)
-					case e.Type == "hello":
-						from = e.From
-					case e.Type == "message":
-						if text, ok := received[e.ID]; ok && text != e.Text {
-							t.Errorf("%d was %q and is %q", e.ID, text, e.Text)
-						}
-						received[e.ID] = e.Text
-						last = max(last, e.ID)
-						for i, text := range outbox {
-							if text == e.Text {
-								outbox = append(outbox[:i:i], outbox[i+1:]...)
-								break
-							}
-						}
-					}
-				}
-				mu.Unlock()
-			}
-		}()
 		send := func(text string) {
 			frame, _ := json.Marshal(map[string]string{"text": text, "ref": text})
 			conn.WriteMessage(websocket.TextMessage, frame) // an error says that it was killed
 		}
-		mu.Lock()
-		resend := append([]string(nil), outbox...)
-		mu.Unlock()
-		for _, text := range resend {
+		for _, text := range outbox {
 			send(text)
 		}
-		var all sync.WaitGroup
-		if kill < *kills {
-			n := 100
-			all.Go(func() {
-				for range n {
-					mu.Lock()
-					sent++
-					text := fmt.Sprint("line ", sent)
-					outbox = append(outbox, text)
-					mu.Unlock()
-					send(text)
-				}
-			})
-			time.Sleep(time.Duration(random.IntN(8000)) * time.Microsecond)
-		} else {
-			for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-				mu.Lock()
-				left := len(outbox)
-				mu.Unlock()
-				if left == 0 {
+		for lives := true; lives; {
+			if len(outbox) == 0 {
+				if point == 0 {
 					break
+				}
+				for range 1 + sent%3 {
+					sent++
+					outbox = append(outbox, fmt.Sprint("line ", sent))
+					send(outbox[len(outbox)-1])
+				}
+			}
+			conn.SetReadDeadline(time.Now().Add(20 * time.Second)) // far more than it takes
+			_, frame, err := conn.ReadMessage()
+			if lives = err == nil; !lives {
+				break
+			}
+			events, err := wstest.Events(protocol.ChatV1, frame)
+			if err != nil {
+				t.Error(err)
+			}
+			for _, e := range events {
+				switch {
+				case e.Type == "hello" && (e.Missed && last > 0 || from != "" && e.From != from):
+					t.Errorf("after kill %d: %s", kill, e.Line)
+				case e.Type == "hello":
+					from = e.From
+				case e.Type == "message":
+					if text, ok := received[e.ID]; ok && text != e.Text {
+						t.Errorf("%d was %q and is %q", e.ID, text, e.Text)
+					}
+					received[e.ID] = e.Text
+					last = max(last, e.ID)
+					outbox = slices.DeleteFunc(outbox, func(text string) bool { return text == e.Text })
 				}
 			}
 		}
-		p.Process.Kill()
-		p.exit()
-		all.Wait()
-		<-done
 		conn.Close()
+		if point == 0 {
+			p.Process.Kill()
+		}
+		p.exit()
 		checkKept(t, dir, received)
-	}
-	if len(outbox) > 0 {
-		t.Errorf("%d lines were never received", len(outbox))
 	}
 	times := map[string]int{}
 	for _, text := range received {
@@ -400,7 +445,10 @@ func TestKills(t *testing.T) {
 			t.Errorf("%q was said twice", text)
 		}
 	}
-	t.Logf("%d lines over %d kills", len(received), *kills)
+	if len(received) != sent || len(outbox) > 0 {
+		t.Errorf("%d of %d lines were received", len(received), sent)
+	}
+	t.Logf("%d lines over %d kills", sent, *kills)
 }
 
 // checkKept fails the test unless the lobby's file has all that was received, as far as a

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"chat/internal/protocol"
@@ -46,6 +47,7 @@ func (o *offender) run(rooms []*room, end time.Time) {
 		if err != nil {
 			continue
 		}
+		done = sync.OnceFunc(done)
 		conn.SetDeadline(time.Now().Add(o.soak.patience(answerTimeout)))
 		var what string
 		switch n := o.rand.IntN(len(wstest.Breaches) + len(requests) + 28); {
@@ -60,10 +62,13 @@ func (o *offender) run(rooms []*room, end time.Time) {
 		case n%7 == 1:
 			what, err = "half a message", o.halfAMessage(conn, path)
 		case n%7 == 2:
+			done() // it dials by itself
 			what, err = "idle connections", o.idle(50)
 		case n%7 == 3:
+			done() // it dials by itself
 			what, err = "reconnecting", o.reconnect(path, 50)
 		case n%7 == 4:
+			done() // it dials by itself
 			what, err = "slow consumers in many rooms", o.slowConsumers(10)
 		case n%7 == 5:
 			what, err = "empty fragments", o.flood(conn, path, wstest.Masked(wstest.Text, ""), strings.Repeat(wstest.Masked(wstest.Continuation, ""), 500))
@@ -179,27 +184,29 @@ func (o *offender) halfAMessage(conn net.Conn, path string) error {
 	}
 }
 
+// connect opens one more connection, on which an answer comes in time or is a fault.
+func (o *offender) connect(slow bool) (conn *net.TCPConn, done func(), err error) {
+	conn, _, done, err = o.server.dial(o.number, slow)
+	if err == nil {
+		conn.SetDeadline(time.Now().Add(o.soak.patience(answerTimeout)))
+	}
+	return conn, done, err
+}
+
 // idle opens connections and sends nothing. It returns an error unless the server closes
 // them.
 func (o *offender) idle(n int) error {
-	for range n {
-		conn, _, done, err := o.server.dial(o.number, false)
+	var last net.Conn
+	for range n + 1 {
+		conn, done, err := o.connect(false)
 		if err != nil {
 			return nil // the server was stopped
 		}
 		done()
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(answerTimeout))
-		defer func() { io.Copy(io.Discard, conn) }()
+		last = conn
 	}
-	conn, _, done, err := o.server.dial(o.number, false)
-	if err != nil {
-		return nil
-	}
-	defer conn.Close()
-	done()
-	conn.SetDeadline(time.Now().Add(answerTimeout))
-	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := io.Copy(io.Discard, last); errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("not closed: %w", err)
 	}
 	return nil
@@ -208,11 +215,10 @@ func (o *offender) idle(n int) error {
 // reconnect connects again and again, says as much as a connection may at once, and leaves.
 func (o *offender) reconnect(path string, n int) error {
 	for range n {
-		conn, _, done, err := o.server.dial(o.number, false)
+		conn, done, err := o.connect(false)
 		if err != nil {
 			return nil // the server was stopped
 		}
-		conn.SetDeadline(time.Now().Add(answerTimeout))
 		_, err = o.upgrade(conn, path, "")
 		done()
 		for range 100 {
@@ -229,26 +235,22 @@ func (o *offender) reconnect(path string, n int) error {
 // slowConsumers connects to rooms, two times each, reads nothing, and says in each what fills
 // the queues.
 func (o *offender) slowConsumers(rooms int) error {
-	for n := range rooms {
-		path := fmt.Sprintf("/ws?room=slow-%d-%d", o.number, n)
-		for range 2 {
-			conn, _, done, err := o.server.dial(o.number, true)
-			if err != nil {
-				return nil // the server was stopped
-			}
-			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(answerTimeout))
-			_, err = o.upgrade(conn, path, protocol.Subprotocol)
-			done()
-			if err != nil {
-				return nil
-			}
-			go func() {
-				frame := wstest.Masked(wstest.Fin|wstest.Text, `{"text":"`+strings.Repeat(`\\`, protocol.MaxText)+`"}`)
-				for err := error(nil); err == nil; _, err = io.WriteString(conn, frame) {
-				}
-			}()
+	frame := wstest.Masked(wstest.Fin|wstest.Text, `{"text":"`+strings.Repeat(`\\`, protocol.MaxText)+`"}`)
+	for n := range 2 * rooms {
+		conn, done, err := o.connect(true)
+		if err != nil {
+			return nil // the server was stopped
 		}
+		defer conn.Close()
+		_, err = o.upgrade(conn, fmt.Sprintf("/ws?room=slow-%d-%d", o.number, n/2), protocol.Subprotocol)
+		done()
+		if err != nil {
+			return nil
+		}
+		go func() {
+			for err := error(nil); err == nil; _, err = io.WriteString(conn, frame) {
+			}
+		}()
 	}
 	time.Sleep(5 * time.Second)
 	return nil

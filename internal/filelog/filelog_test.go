@@ -877,6 +877,28 @@ func TestKeep(t *testing.T) {
 	})
 }
 
+// A file that was written to after it was looked at is not deleted, nor one that is in use.
+func TestAFileThatIsWrittenToIsNotDeleted(t *testing.T) {
+	dir := t.TempDir()
+	d, _ := openDir(t, dir, 0)
+	path := filepath.Join(dir, lobbyFile)
+	os.WriteFile(path, []byte(line(1, "old")), 0o600)
+	before := time.Now().Add(-time.Hour).Truncate(time.Second)
+	if d.remove(lobbyFile, before) {
+		t.Error("it was written to since, and is deleted")
+	}
+	os.Chtimes(path, time.Time{}, before)
+	r := openRoom(t, d, "")
+	if d.remove(lobbyFile, before) {
+		t.Error("the room is open, and it is deleted")
+	}
+	r.want("old")
+	r.close()
+	if !d.remove(lobbyFile, before) {
+		t.Error("it is not deleted")
+	}
+}
+
 // A room that is open and was silent for keep is emptied, its file deleted.
 func TestAnOpenRoomExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
