@@ -11,9 +11,8 @@ import (
 )
 
 const (
-	numNodes  = 3
-	maxDown   = 15 * time.Second // for what is killed, frozen or cut off
-	maxAtOnce = 3                // faults
+	numNodes = 3
+	maxDown  = 15 * time.Second // for what is killed, frozen or cut off
 )
 
 // startCluster starts the nodes, and a line from each server to each node.
@@ -45,7 +44,7 @@ func (s *soak) startCluster(dir string) error {
 func (s *soak) disturb(begin time.Time, duration time.Duration) error {
 	end := begin.Add(duration * 8 / 10)
 	var loops sync.WaitGroup
-	errs := make(chan error, maxAtOnce)
+	errs := make(chan error, 3)
 	for i, fault := range []func(*rand.Rand, time.Duration) error{s.disturbServer, s.disturbNode, s.disturbLines} {
 		random := rand.New(rand.NewPCG(s.seed, uint64(i)))
 		loops.Go(func() {

@@ -43,12 +43,10 @@ func (o *offender) run(rooms []*room, end time.Time) {
 		path := "/ws?room=" + rooms[o.rand.IntN(len(rooms))].name
 		o.server = o.soak.server()
 		requests := wstest.Requests(o.server.addr)
-		conn, process, done, err := o.server.dial(o.number, false)
+		conn, process, done, err := o.connect(false)
 		if err != nil {
 			continue
 		}
-		done = sync.OnceFunc(done)
-		conn.SetDeadline(time.Now().Add(o.soak.patience(answerTimeout)))
 		var what string
 		switch n := o.rand.IntN(len(wstest.Breaches) + len(requests) + 28); {
 		case n < len(wstest.Breaches):
@@ -184,13 +182,14 @@ func (o *offender) halfAMessage(conn net.Conn, path string) error {
 	}
 }
 
-// connect opens one more connection, on which an answer comes in time or is a fault.
-func (o *offender) connect(slow bool) (conn *net.TCPConn, done func(), err error) {
-	conn, _, done, err = o.server.dial(o.number, slow)
-	if err == nil {
-		conn.SetDeadline(time.Now().Add(o.soak.patience(answerTimeout)))
+// connect opens a connection as dial does, on which an answer must come in time.
+func (o *offender) connect(slow bool) (*net.TCPConn, *process, func(), error) {
+	conn, process, done, err := o.server.dial(o.number, slow)
+	if err != nil {
+		return nil, nil, nil, err
 	}
-	return conn, done, err
+	conn.SetDeadline(time.Now().Add(o.soak.patience(answerTimeout)))
+	return conn, process, sync.OnceFunc(done), nil
 }
 
 // idle opens connections and sends nothing. It returns an error unless the server closes
@@ -198,7 +197,7 @@ func (o *offender) connect(slow bool) (conn *net.TCPConn, done func(), err error
 func (o *offender) idle(n int) error {
 	var last net.Conn
 	for range n + 1 {
-		conn, done, err := o.connect(false)
+		conn, _, done, err := o.connect(false)
 		if err != nil {
 			return nil // the server was stopped
 		}
@@ -215,7 +214,7 @@ func (o *offender) idle(n int) error {
 // reconnect connects again and again, says as much as a connection may at once, and leaves.
 func (o *offender) reconnect(path string, n int) error {
 	for range n {
-		conn, done, err := o.connect(false)
+		conn, _, done, err := o.connect(false)
 		if err != nil {
 			return nil // the server was stopped
 		}
@@ -237,7 +236,7 @@ func (o *offender) reconnect(path string, n int) error {
 func (o *offender) slowConsumers(rooms int) error {
 	frame := wstest.Masked(wstest.Fin|wstest.Text, `{"text":"`+strings.Repeat(`\\`, protocol.MaxText)+`"}`)
 	for n := range 2 * rooms {
-		conn, done, err := o.connect(true)
+		conn, _, done, err := o.connect(true)
 		if err != nil {
 			return nil // the server was stopped
 		}
