@@ -39,6 +39,7 @@ type server struct {
 	lines   []*engine.Line // to each node
 	report  *report
 	begins  []int64 // of the processes that know nothing of earlier ones
+	first   usage   // of the last process, or with nats of the first: a later one may start while NATS is away
 
 	// starting is held while a process starts: nobody connects before its goroutines and
 	// descriptors are counted. Who connects holds it for reading.
@@ -110,12 +111,18 @@ func (s *server) start() error {
 		}
 		close(p.exited)
 	}()
+	if s.nats && s.first == (usage{}) {
+		time.Sleep(2 * time.Second) // until it has reached the nodes, and what that took is gone
+	}
 	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
 		before, _, _ := s.usage() // fails until it listens
 		time.Sleep(50 * time.Millisecond)
 		now, _, err := s.usage()
 		if err == nil && now == before { // nothing is left of its start
-			p.first = now
+			if s.first == (usage{}) || !s.nats {
+				s.first = now
+			}
+			p.first = s.first
 			return nil
 		}
 	}
@@ -204,8 +211,8 @@ func (s *server) usage() (u usage, heap int, err error) {
 		return strings.HasSuffix(path, ".jsonl") // a room's
 	})
 	perRoom := 1.0
-	if s.lasting {
-		perRoom = 2 // its log has one, too
+	if s.lasting && !s.nats {
+		perRoom = 2 // its file has one, too
 	}
 	return usage{
 		goroutines:  int(series["go_goroutines"] - perRoom*series["chat_rooms"]),
