@@ -152,7 +152,7 @@ func newTestHub() *Hub { return newHub(ratelog.New(), metrics.New(), 0) }
 // joinHub registers a client that has no connection with a hub that does not run yet. The
 // hub leaves what it sends to the client in the client's queue.
 func joinHub(h *Hub, p protocol.Protocol) *Client {
-	c := &Client{hub: h, protocol: p, userID: fmt.Sprint(len(h.clients)), send: make(chan *batch, queueSize), done: make(chan struct{})}
+	c := &Client{hub: h, protocol: p, userID: fmt.Sprint(len(h.clients)), admitted: make(chan struct{}), send: make(chan *batch, queueSize), done: make(chan struct{})}
 	h.join(c)
 	return c
 }
@@ -357,8 +357,8 @@ func BenchmarkBroadcast(b *testing.B) {
 			m := message{clients[0], protocol.ClientMessage{Text: strings.Repeat("x", 64)}}
 			b.ReportAllocs()
 			for b.Loop() {
-				h.deliver(m)
-				h.flush()
+				h.log.say(m)
+				h.deliver()
 				for _, c := range clients {
 					<-c.send
 				}

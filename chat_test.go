@@ -26,6 +26,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"chat/internal/natstest"
 	"chat/internal/protocol"
 	"chat/internal/wstest"
 )
@@ -84,7 +85,8 @@ type chat struct {
 	*server
 	t       *testing.T
 	network *wstest.Network
-	stop    func() // as a signal would
+	nats    *natstest.NATS // if a test sets it
+	stop    func()         // as a signal would
 	stopped chan error
 }
 

@@ -89,6 +89,7 @@ type Client struct {
 	userID      string // tells apart people of one name
 	resumeAfter history.Position
 
+	admitted   chan struct{}       // closed by the hub when the client is in the room
 	send       chan *batch         // closed by startClose; only writePump receives from it
 	done       chan struct{}       // closed by startClose
 	reason     protocol.Disconnect // set by startClose before that
@@ -129,6 +130,7 @@ func serveWs(c *Client, upgrader *websocket.Upgrader, w http.ResponseWriter, r *
 		c.protocol = protocol.ChatV1
 	}
 	h.Conn.Limit = c.protocol.ReadLimit()
+	c.admitted = make(chan struct{})
 	c.send = make(chan *batch, queueSize)
 	c.done = make(chan struct{})
 	c.readDone = make(chan struct{})
@@ -177,6 +179,10 @@ func (c *Client) String() string {
 // hub ends. Then it reads and discards until writePump closes the connection.
 func (c *Client) readPump() {
 	defer close(c.readDone)
+	select { // what it says before it is in the room would be lost
+	case <-c.admitted:
+	case <-c.done:
+	}
 	reason := disconnectFor(c.readMessages())
 	offer(c.hub, c.hub.unregister, leave{c, reason})
 	c.conn.SetReadDeadline(time.Time{}) // from here on writePump decides how long
@@ -222,7 +228,14 @@ func (c *Client) readMessages() error {
 		if err := c.throttle(); err != nil {
 			return err
 		}
-		if m.Text != "" && !offer(c.hub, c.hub.broadcast, message{c, m}) {
+		if m.Text == "" {
+			continue
+		}
+		select {
+		case c.hub.broadcast <- message{c, m}:
+		case <-c.done: // the log may be full for long
+			return errDisconnected
+		case <-c.hub.stopped:
 			return stopping
 		}
 	}
@@ -360,7 +373,7 @@ func (c *Client) noteThrottled(now time.Time) {
 		c.throttledSince = now
 	case !c.throttleLogged && now.Sub(c.throttledSince) >= throttleLogAfter:
 		c.throttleLogged = true
-		c.hub.log.Printf("throttled", "%s is throttled: it, or its address, sends more than -rate allows", c)
+		c.hub.logger.Printf("throttled", "%s is throttled: it, or its address, sends more than -rate allows", c)
 	}
 }
 
@@ -385,7 +398,7 @@ func (c *Client) writePump() {
 	}
 	if c.reason.Cause != protocol.NotDropped {
 		c.hub.counters.Drops[c.reason.Cause].Add(1)
-		c.hub.log.Printf("disconnected", "%s disconnected: %s", c, c.reason.Reason)
+		c.hub.logger.Printf("disconnected", "%s disconnected: %s", c, c.reason.Reason)
 	}
 }
 

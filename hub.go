@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"chat/internal/backlog"
-	"chat/internal/filelog"
 	"chat/internal/history"
 	"chat/internal/metrics"
 	"chat/internal/presence"
@@ -33,7 +32,7 @@ type Hub struct {
 	clearHistory chan struct{} // requests to forget what was said
 	stopped      chan struct{} // closed by run when it returns
 
-	log          *ratelog.Logger
+	logger       *ratelog.Logger
 	counters     *metrics.Counters
 	backlog      *backlog.Backlog // of all rooms
 	lastID       atomic.Int64     // of the last message; 0 before the first. Set by run
@@ -43,13 +42,14 @@ type Hub struct {
 	// owned by run
 	clients           map[*Client]bool
 	clientsByProtocol [protocol.NumProtocols]int // how many of the clients speak each
+	held              map[*Client]int64          // those that wait to be admitted, and since which tick
 	members           *presence.Members          // the users behind the clients
-	history           *history.History
-	file              *filelog.Log // has what the history keeps; nil without -history
-	builder           batchBuilder // messages taken and not yet queued
-	coalescer         *coalescer   // when to take the next
-	scratch           []byte       // scratch: one message in the classic protocol
-	pingedAt          time.Time    // when all clients were last pinged
+	log               roomLog                    // the order of messages, and the last of them
+	builder           batchBuilder               // messages taken from the log and not yet queued
+	coalescer         *coalescer                 // when to take the next
+	scratch           []byte                     // scratch: one message in the classic protocol
+	pingedAt          time.Time                  // when all clients were last pinged
+	stopTook          time.Duration              // how much of a stop's time has passed
 }
 
 // A leave is a client that goes out, and why.
@@ -64,9 +64,9 @@ type message struct {
 	protocol.ClientMessage
 }
 
-// newHub returns a room without clients, whose message ids are larger than afterID. Its
-// owner calls run.
-func newHub(log *ratelog.Logger, counters *metrics.Counters, afterID int64) *Hub {
+// newHub returns a room without clients, which is in memory alone, and whose message ids are
+// larger than afterID. Its owner calls run.
+func newHub(logger *ratelog.Logger, counters *metrics.Counters, afterID int64) *Hub {
 	now := time.Now()
 	return &Hub{
 		register:     make(chan *Client),
@@ -74,12 +74,13 @@ func newHub(log *ratelog.Logger, counters *metrics.Counters, afterID int64) *Hub
 		broadcast:    make(chan message, broadcastSize),
 		clearHistory: make(chan struct{}),
 		stopped:      make(chan struct{}),
-		log:          log,
+		logger:       logger,
 		counters:     counters,
 		backlog:      backlog.New(),
 		clients:      make(map[*Client]bool),
+		held:         make(map[*Client]int64),
 		members:      presence.New(now),
-		history:      history.New(now, afterID),
+		log:          &localLog{history: history.New(now, afterID)},
 		coalescer:    newCoalescer(),
 		pingedAt:     now,
 	}
@@ -101,12 +102,15 @@ func offer[T any](h *Hub, ch chan<- T, v T) bool {
 func (h *Hub) run(ctx context.Context) {
 	defer close(h.stopped)
 	h.ticks.Store(1)
-	h.restore()
+	h.openLog()
 	ticker := time.NewTicker(tickPeriod)
 	defer ticker.Stop()
 	for {
-		broadcast := h.broadcast
+		broadcast, committed := h.broadcast, h.log.ready()
 		if h.coalescer.holds { // after a batch, until most clients have it: see coalescer
+			broadcast, committed = nil, nil
+		}
+		if h.log.isFull() {
 			broadcast = nil
 		}
 		select {
@@ -117,12 +121,14 @@ func (h *Hub) run(ctx context.Context) {
 			h.drop(l.client, l.reason)
 		case m := <-broadcast:
 			h.publish(m)
+		case <-committed:
+			h.deliver()
 		case <-h.coalescer.written:
 			h.coalescer.release()
 		case <-h.coalescer.timer.C:
 			h.coalescer.release()
 		case <-h.clearHistory:
-			h.history = history.New(time.Now(), h.history.LastID())
+			h.log.clear()
 		case now := <-ticker.C:
 			h.tick(now)
 		case <-ctx.Done():
@@ -132,82 +138,77 @@ func (h *Hub) run(ctx context.Context) {
 	}
 }
 
-// restore continues what is in the room's file.
-func (h *Hub) restore() {
-	h.history = h.file.Open(h.history)
-	if kept, _ := h.history.Kept(); len(kept) > 0 {
-		h.lastID.Store(h.history.LastID())
-		h.severalSpoke.Store(h.history.SeveralSpoke())
-	}
-}
-
-// join registers a client. One that speaks ChatV1 is told in the same turn where it is and
-// what it missed, so that there is neither a gap nor an overlap before what is said next.
+// join registers a client, or holds it until the log can tell what it missed. One that speaks
+// ChatV1 is told in the same turn where it is and what it missed, so that there is neither a
+// gap nor an overlap before what is said next.
 func (h *Hub) join(c *Client) {
+	if !h.log.admits(c) {
+		h.hold(c)
+		return
+	}
 	h.clients[c] = true
 	h.clientsByProtocol[c.protocol]++
 	h.members.Join(c.userID, c.name)
+	close(c.admitted)
 	if c.protocol == protocol.Classic {
 		return
 	}
-	entries, missed := h.history.Since(c.resumeAfter)
-	hello := protocol.Hello{Room: c.room, Name: c.name, UserID: c.userID, LastID: h.history.LastID(), Missed: missed}
+	entries, missed, lastID := h.log.since(c.resumeAfter)
+	hello := protocol.Hello{Room: c.room, Name: c.name, UserID: c.userID, LastID: lastID, Missed: missed}
 	text := append(append(hello.Encode(), '\n'), h.members.Online().Encode()...)
 	greeting := newGreeting(text, entries)
 	greeting.expect(1, h.ticks.Load(), h.backlog)
 	c.send <- greeting // its queue is still empty
 }
 
-// publish takes a message, with all that wait for the hub now, and sends them as one batch.
+// publish says a message, with all that wait for the hub now.
 func (h *Hub) publish(m message) {
 	runtime.Gosched() // senders that are about to speak do it now, and share the batch
-	h.deliver(m)
+	h.say(m)
 	h.publishWaiting()
 }
 
-// publishWaiting takes the messages that are in the channel, and sends them as one batch.
+// publishWaiting says the messages that are in the channel.
 func (h *Hub) publishWaiting() {
-	for n := len(h.broadcast); n > 0; n-- {
-		h.deliver(<-h.broadcast)
+	h.sayWaiting(len(h.broadcast))
+	h.deliver()
+}
+
+// deliver sends what the log hands back as one batch. A repeat, which its sender sent again
+// because it did not know whether the first arrived, is answered to its sender alone.
+func (h *Hub) deliver() {
+	now := time.Now()
+	taken := h.log.take()
+	if reason := h.log.lost(); reason != nil {
+		h.dropAll(*reason)
+	}
+	for _, m := range taken {
+		if m.isRepeat {
+			h.flush() // first what was said before
+			if h.clients[m.repeatTo] {
+				h.enqueue(m.repeatTo, newRepeat(m.entry))
+			}
+			continue
+		}
+		said := protocol.Message{Name: m.name, Text: m.text}
+		h.scratch = said.AppendClassic(h.scratch[:0])
+		lines := [protocol.NumProtocols][]byte{protocol.Classic: h.scratch, protocol.ChatV1: m.entry.Payload}
+		if !h.builder.fits(lines) {
+			h.flush()
+		}
+		h.builder.add(lines, h.clientsByProtocol, now)
 	}
 	h.flush()
+	h.noteLast()
+	h.admit()
 }
 
-// deliver gives a message its id and adds it to the batch, unless its sender was
-// disconnected since. A duplicate, which its sender sends again because it does not know
-// whether the first arrived, is answered to its sender alone.
-func (h *Hub) deliver(m message) {
-	if !h.clients[m.sender] {
-		return
-	}
-	if e := h.history.Find(m.sender.userID, m.ClientMsgID); e != nil {
-		h.flush() // first what was said before
-		if h.clients[m.sender] {
-			h.enqueue(m.sender, newRepeat(e))
-		}
-		return
-	}
-	now := time.Now()
-	msg := protocol.Message{UserID: m.sender.userID, Name: m.sender.name, Text: m.Text, ClientMsgID: m.ClientMsgID}
-	entry := h.history.Add(msg, now)
-	h.lastID.Store(entry.ID)
-	h.severalSpoke.Store(h.history.SeveralSpoke())
-	h.scratch = msg.AppendClassic(h.scratch[:0])
-	lines := [protocol.NumProtocols][]byte{protocol.Classic: h.scratch, protocol.ChatV1: entry.Payload}
-	if !h.builder.fits(lines) {
-		h.flush()
-	}
-	h.builder.add(lines, h.clientsByProtocol, now)
-}
-
-// flush queues the batch that was built, if there is one, for every client. Before that it
-// is in the room's file: nobody receives what a restart would lose.
+// flush queues the batch that was built, if there is one, for every client.
 func (h *Hub) flush() {
 	lines := h.builder.messages
 	if lines == 0 {
 		return
 	}
-	h.file.Commit(h.history)
 	firstAt := h.builder.firstAt
 	b := h.builder.take()
 	b.expect(len(h.clients), h.ticks.Load(), h.backlog)
@@ -237,10 +238,8 @@ func (h *Hub) tick(now time.Time) {
 			h.drop(c, reason)
 		}
 	}
-	if h.file.Expired(h.history, now) {
-		h.history = history.New(now, h.history.LastID())
-	}
-	h.file.Commit(h.history) // what could not be written before
+	h.log.tick(now, h.members)
+	h.deliver()
 	if now.Sub(h.pingedAt) >= pingPeriod {
 		h.pingedAt = now
 		h.offerNotice(protocol.Classic, ping)
@@ -255,12 +254,13 @@ func (h *Hub) tick(now time.Time) {
 // client may leave just as it is found to be a slow consumer, and the first reason counts.
 func (h *Hub) drop(c *Client, reason protocol.Disconnect) {
 	if !h.clients[c] {
+		h.release(c, reason)
 		return
 	}
 	delete(h.clients, c)
 	h.clientsByProtocol[c.protocol]--
 	h.members.Leave(c.userID)
-	wait := closeWait
+	wait := closeWait - h.stopTook
 	switch {
 	case reason == writeTimeout:
 		wait = 0 // no close frame would get through
@@ -270,11 +270,11 @@ func (h *Hub) drop(c *Client, reason protocol.Disconnect) {
 	c.startClose(reason, wait)
 }
 
-// shutdown sends what was said so far, disconnects everyone and closes the room's file.
+// shutdown sends what was said so far, disconnects everyone and closes the log.
 func (h *Hub) shutdown() {
-	h.publishWaiting()
-	for c := range h.clients {
-		h.drop(c, stopping)
-	}
-	h.file.Close(h.history)
+	begin := time.Now()
+	h.awaitLog()
+	h.stopTook = time.Since(begin)
+	h.dropAll(stopping)
+	h.log.close()
 }

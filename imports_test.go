@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -13,13 +14,13 @@ import (
 )
 
 // Dependencies run one way: from each of these files only to those in the same line or
-// further down. Hub and Client know each other (deliver.go is Client's, too): that pair is
-// the pattern.
+// further down. Hub and Client know each other (deliver.go and log.go are theirs, too): that
+// pair is the pattern.
 var fileOrder = [][]string{
 	{"main.go"},
 	{"server.go"},
 	{"rooms.go"},
-	{"hub.go", "client.go", "deliver.go"},
+	{"hub.go", "client.go", "deliver.go", "log.go"},
 	{"batch.go"},
 }
 
@@ -90,6 +91,8 @@ var imports = map[string][]string{
 	"chat/internal/history":   {"chat/internal/protocol"},
 	"chat/internal/inbound":   {"chat/internal/cork", "chat/internal/protocol"},
 	"chat/internal/metrics":   {"chat/internal/protocol"},
+	"chat/internal/natslog":   {"chat/internal/history", "chat/internal/presence", "chat/internal/protocol", "github.com/nats-io/nats.go", "github.com/nats-io/nats.go/micro"},
+	"chat/internal/natstest":  {"chat/internal/natslog"},
 	"chat/internal/presence":  {"chat/internal/protocol"},
 	"chat/internal/protocol":  {},
 	"chat/internal/ratelog":   {},
@@ -122,18 +125,42 @@ func TestPackagesAreLeaves(t *testing.T) {
 			}
 		}
 	}
-	server := list("-deps", ".")
-	for _, path := range server {
-		switch {
-		case path == "chat/internal/wstest":
-			t.Error("the server imports what is for tests")
-		case isOthers(path) && path != "github.com/gorilla/websocket":
+	for _, path := range strings.Fields(list("-f", "{{join .Imports \" \"}}", ".")[0]) {
+		if isOthers(path) && path != "github.com/gorilla/websocket" {
 			t.Errorf("the server imports %s", path)
 		}
 	}
+	server := list("-deps", ".")
 	for pkg := range imports {
-		if pkg != "chat/internal/wstest" && !slices.Contains(server, pkg) {
-			t.Errorf("nothing imports %s", pkg)
+		isForTests := strings.HasSuffix(pkg, "test")
+		if slices.Contains(server, pkg) == isForTests {
+			t.Errorf("%s is for tests: %v, and the server imports it: %v", pkg, isForTests, !isForTests)
 		}
+	}
+}
+
+// The server requires two modules. What else is in go.mod, these bring along.
+func TestRequirements(t *testing.T) {
+	out, err := exec.Command("go", "mod", "edit", "-json").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mod struct {
+		Require []struct {
+			Path     string
+			Indirect bool
+		}
+	}
+	if err := json.Unmarshal(out, &mod); err != nil {
+		t.Fatal(err)
+	}
+	var direct []string
+	for _, r := range mod.Require {
+		if !r.Indirect {
+			direct = append(direct, r.Path)
+		}
+	}
+	if want := []string{"github.com/gorilla/websocket", "github.com/nats-io/nats.go"}; !slices.Equal(direct, want) {
+		t.Errorf("go.mod requires %v, want %v", direct, want)
 	}
 }

@@ -30,15 +30,30 @@
 //		Keep what is said in this directory, in a file for each room, so that it is still
 //		there after a restart. One server uses a directory at a time.
 //	-keep duration
-//		With -history: delete a room in which nothing was said for this long. The
-//		default is 720h, 30 days; 0 keeps rooms for ever.
+//		With -history: delete a room in which nothing was said for this long. With -nats:
+//		how long a stream that is made keeps what is said. The default is 720h, 30 days;
+//		0 is for ever.
+//	-nats url,...
+//		Share all rooms with the other servers that have the same flag, over NATS with
+//		JetStream, which keeps what is said. The URLs, nats://host:port or
+//		tls://host:port, are nodes of one cluster.
+//	-nats-replicas n
+//		With -nats: how many nodes keep what is said, if the stream is made: 1, 3 or 5.
+//	-nats-max-bytes n
+//		With -nats: how many bytes of it they keep at most, if the stream is made. 0 is
+//		no limit.
+//	-nats-creds file
+//		With -nats: a file with credentials for NATS.
+//	-nats-ca file
+//		With -nats: a file with certificates of authorities that may vouch for NATS.
 //	-metrics host:port
 //		The address on which to show metrics, at /metrics in the Prometheus text format.
 //		Without the flag there are none.
 //	-version
 //		Print what was built, and exit.
 //
-// At /healthz the server answers 200 and "ok" while it runs.
+// At /healthz the server answers 200 and "ok" while it runs, but with -nats 503 while it
+// does not reach what is said there.
 //
 // An interrupt (Ctrl-C) or SIGTERM stops it: it delivers what was said, tells every client
 // that it stops, and exits with status 0 within five seconds. A second one ends it at once.
@@ -61,6 +76,7 @@ import (
 	"time"
 
 	"chat/internal/metrics"
+	"chat/internal/natslog"
 )
 
 const (
@@ -81,7 +97,12 @@ func main() {
 	rate := flag.Float64("rate", 10, "messages a second one connection may send; 0 is no limit")
 	maxClients := flag.Int("max-clients", 10_000, "connections there may be at a time")
 	historyDir := flag.String("history", "", "keep what is said in files in this `directory`; empty for memory alone")
-	keep := flag.Duration("keep", 720*time.Hour, "with -history: delete a room that was silent for this `duration`; 0 is for ever")
+	keep := flag.Duration("keep", 720*time.Hour, "with -history or -nats: for which `duration` to keep what is said; 0 is for ever")
+	natsURLs := flag.String("nats", "", "share rooms with other servers over NATS at these `URLs`, comma-separated")
+	natsReplicas := flag.Int("nats-replicas", 1, "with -nats: nodes that keep what is said, if the stream is made")
+	natsMaxBytes := flag.Int64("nats-max-bytes", 0, "with -nats: bytes they keep at most, if the stream is made; 0 is no limit")
+	natsCreds := flag.String("nats-creds", "", "with -nats: a `file` with credentials")
+	natsCA := flag.String("nats-ca", "", "with -nats: a `file` with certificates of authorities")
 	metricsAddr := flag.String("metrics", "", "show metrics at /metrics on `host:port`; empty for nowhere")
 	proxies := flag.String("proxy", "127.0.0.0/8,::1", "`addresses` of proxies whose X-Forwarded-For counts: IP or CIDR, comma-separated")
 	version := flag.Bool("version", false, "print what was built, and exit")
@@ -115,8 +136,24 @@ func main() {
 	if *keep < 0 {
 		usageError("-keep must not be negative")
 	}
-	if *historyDir == "" && isSet("keep") {
-		usageError("-keep needs -history")
+	urls, err := parseNATS(*natsURLs)
+	if err != nil {
+		usageError("-nats: %v", err)
+	}
+	switch {
+	case *historyDir == "" && urls == nil && isSet("keep"):
+		usageError("-keep needs -history or -nats")
+	case *historyDir != "" && urls != nil:
+		usageError("-history and -nats exclude each other: with -nats, NATS keeps what is said")
+	case *natsReplicas < 1 || *natsReplicas > 5:
+		usageError("-nats-replicas must be from 1 to 5")
+	case *natsMaxBytes < 0:
+		usageError("-nats-max-bytes must not be negative")
+	}
+	for _, name := range []string{"nats-replicas", "nats-max-bytes", "nats-creds", "nats-ca"} {
+		if urls == nil && isSet(name) {
+			usageError("-%s needs -nats", name)
+		}
 	}
 
 	s := newServer(hosts, *rate, *maxClients)
@@ -138,6 +175,12 @@ func main() {
 			log.Fatalf("-metrics: %v", err)
 		}
 		log.Printf("metrics at http://%s/metrics", metricsListener.Addr())
+	}
+	if urls != nil {
+		o := natslog.Options{URLs: urls, Creds: *natsCreds, CA: *natsCA, Replicas: *natsReplicas, MaxBytes: *natsMaxBytes, Keep: *keep}
+		if err := s.openStream(o, l.Addr().String()); err != nil {
+			log.Fatalf("-nats: %v", err)
+		}
 	}
 	announce(l.Addr().(*net.TCPAddr))
 	if err := s.serve(ctx, l, metricsListener); err != nil {
@@ -200,6 +243,22 @@ func parseProxies(list string) (prefixes []netip.Prefix, err error) {
 		prefixes = append(prefixes, prefix.Masked())
 	}
 	return prefixes, nil
+}
+
+// parseNATS returns the URLs of a comma-separated list, nil for an empty one.
+func parseNATS(list string) (urls []string, err error) {
+	if list == "" {
+		return nil, nil
+	}
+	for item := range strings.SplitSeq(list, ",") {
+		item = strings.TrimSpace(item)
+		u, err := url.Parse(item)
+		if err != nil || u.Hostname() == "" || u.Scheme != "nats" && u.Scheme != "tls" {
+			return nil, fmt.Errorf("%q is not nats://host:port or tls://host:port", item)
+		}
+		urls = append(urls, item)
+	}
+	return urls, nil
 }
 
 // announce logs the URLs at which the chat can be opened: from other machines, if they can

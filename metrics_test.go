@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"chat/internal/natstest"
 	"chat/internal/protocol"
 	"chat/internal/wstest"
 )
@@ -89,9 +90,9 @@ func TestDeliveriesToASlowConsumerDoNotCount(t *testing.T) {
 		ada, slow := joinHub(h, protocol.Classic), joinHub(h, protocol.Classic)
 		slow.send = make(chan *batch) // takes nothing
 		for range 3 {
-			h.deliver(message{ada, protocol.ClientMessage{Text: "hello"}})
+			h.log.say(message{ada, protocol.ClientMessage{Text: "hello"}})
 		}
-		h.flush()
+		h.deliver()
 		if n := h.counters.Deliveries.Load(); n != 3 {
 			t.Errorf("%d deliveries, want 3", n)
 		}
@@ -150,6 +151,9 @@ var ways = []struct {
 		}
 		c.ask(strings.Replace(handshake, "/ws", "/ws?room=more", 1))
 	}},
+	{"drops", "log_away", func(c *chat) { c.join(""); c.nats.SetAway(true); time.Sleep(15 * time.Second) }},
+	{"drops", "log_replaced", func(c *chat) { c.join(""); c.nats.Delete("CHAT"); time.Sleep(5 * time.Second) }},
+	{"refusals", "log_unreachable", func(c *chat) { c.nats.SetAway(true); time.Sleep(15 * time.Second); c.ask(handshake) }},
 }
 
 // Each disconnect and each refusal counts under its own reason alone.
@@ -159,7 +163,12 @@ func TestReasonsAreCounted(t *testing.T) {
 	for _, way := range ways {
 		seen = append(seen, way.reason)
 		onFakeTime(t, way.reason, func(t *testing.T) {
-			chat := startChat(t, unlimited)
+			options, nats := []func(*server){unlimited}, natstest.New()
+			if strings.HasPrefix(way.reason, "log_") {
+				options = append(options, sharedOver(nats))
+			}
+			chat := startChat(t, options...)
+			chat.nats = nats
 			way.happen(chat)
 			time.Sleep(lingerWait)
 			want := fmt.Sprintf("chat_%s_total{reason=%q} 1", way.family, way.reason)

@@ -7,7 +7,9 @@ import (
 
 	"chat/internal/backlog"
 	"chat/internal/filelog"
+	"chat/internal/history"
 	"chat/internal/metrics"
+	"chat/internal/natslog"
 	"chat/internal/ratelog"
 )
 
@@ -26,7 +28,7 @@ const (
 // rooms has a hub for each room name. A hub is made when its first client comes. It is
 // stopped emptyRoomTTL after its last client left, or at once if nothing was said. The
 // lobby's hub stays, but forgets what was said in the same way. What is in a room's file
-// remains: the next hub of the room continues it.
+// or in the stream remains: the next hub of the room continues it.
 //
 // Clients are counted in and out under one lock: in before they register, out when
 // nothing of them is left. So there is never a second hub of a name, and no client
@@ -37,7 +39,8 @@ type rooms struct {
 	log      *ratelog.Logger
 	counters *metrics.Counters
 	backlog  *backlog.Backlog
-	dir      *filelog.Dir // where history is kept on disk; nil without -history
+	dir      *filelog.Dir    // where history is kept on disk; nil without -history
+	stream   *natslog.Stream // the log that servers share; nil without -nats
 
 	mu     sync.Mutex
 	named  map[string]*room
@@ -54,20 +57,24 @@ type room struct {
 }
 
 // newRooms returns the lobby. Its hub runs until ctx is done, as will those of all rooms.
-// What is said is kept in dir, unless that is nil.
-func newRooms(ctx context.Context, log *ratelog.Logger, counters *metrics.Counters, dir *filelog.Dir) *rooms {
-	rs := &rooms{ctx: ctx, log: log, counters: counters, backlog: backlog.New(), dir: dir, named: make(map[string]*room)}
+// What is said is kept in dir or stream, unless both are nil.
+func newRooms(ctx context.Context, log *ratelog.Logger, counters *metrics.Counters, dir *filelog.Dir, stream *natslog.Stream) *rooms {
+	rs := &rooms{ctx: ctx, log: log, counters: counters, backlog: backlog.New(), dir: dir, stream: stream, named: make(map[string]*room)}
 	rs.open(lobby)
 	return rs
 }
 
-// open makes a room and starts its hub. Its ids are larger than those of an earlier hub
+// open makes a room and starts its hub. Without a stream its ids are larger than those of an earlier hub
 // of the name, even if the clock was set back. The lock must be held.
 func (rs *rooms) open(name string) *room {
 	ctx, stop := context.WithCancel(rs.ctx)
 	r := &room{hub: newHub(rs.log, rs.counters, rs.lastID), stop: stop}
 	r.hub.backlog = rs.backlog
-	r.hub.file = rs.dir.Log(name, ctx.Done())
+	if rs.stream != nil {
+		r.hub.log = newSharedLog(rs.stream, name)
+	} else if rs.dir != nil {
+		r.hub.log = &localLog{history: history.New(time.Now(), rs.lastID), file: rs.dir.Log(name, ctx.Done())}
+	}
 	rs.named[name] = r
 	rs.running.Go(func() { r.hub.run(ctx) })
 	return r
@@ -149,15 +156,14 @@ func (rs *rooms) leave(name string) {
 	}
 }
 
-// expire closes a room, or has the lobby forget what was said without -history, if it has
-// been empty for emptyRoomTTL.
+// expire closes a room, or has the lobby forget what was said, if it has been empty for
+// emptyRoomTTL.
 func (rs *rooms) expire(name string) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	r := rs.named[name] // perhaps not the room that the timer was set for, if that was closed meanwhile
 	switch {
 	case r == nil || r.clients > 0 || time.Since(r.emptied) < emptyRoomTTL:
-	case name == lobby && rs.dir != nil: // it would be read again
 	case name == lobby:
 		offer(r.hub, r.hub.clearHistory, struct{}{})
 	default:

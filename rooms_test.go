@@ -105,7 +105,7 @@ func TestIDsAreNotRepeatedAfterTheClockWasSetBack(t *testing.T) {
 		h.clearHistory <- struct{}{}
 		stop()
 		<-h.stopped
-		if id := h.history.LastID(); id <= ahead {
+		if id := h.log.(*localLog).history.LastID(); id <= ahead {
 			t.Errorf("begins again with id %d, want more than %d", id, ahead)
 		}
 	})
@@ -198,7 +198,7 @@ func TestARefusedRequestOpensNoRoom(t *testing.T) {
 // clients that are counted in at a time are in one hub, which runs.
 func TestOneHubForEachName(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
-	rs := newRooms(ctx, ratelog.New(), metrics.New(), nil)
+	rs := newRooms(ctx, ratelog.New(), metrics.New(), nil, nil)
 	var inside sync.Map // from name to the hub that a client holds
 	var all sync.WaitGroup
 	for range 8 {
@@ -291,7 +291,7 @@ func TestRandomRooms(t *testing.T) {
 // A room costs a goroutine, a few channels and maps.
 func TestRoomsAreCheap(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
-	rs := newRooms(ctx, ratelog.New(), metrics.New(), nil)
+	rs := newRooms(ctx, ratelog.New(), metrics.New(), nil, nil)
 	kept, _ := memoryOf(func() {
 		for i := range maxRooms - 1 {
 			rs.enter(fmt.Sprint("room", i))
@@ -317,7 +317,7 @@ func TestRoomsAreCheap(t *testing.T) {
 func TestNothingIsLeftOfARoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		rs := newRooms(ctx, ratelog.New(), metrics.New(), nil)
+		rs := newRooms(ctx, ratelog.New(), metrics.New(), nil, nil)
 		var hubs []weak.Pointer[Hub]
 		var timers []*time.Timer
 		for i := range 2 * maxRooms {

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ import (
 	"chat/internal/filelog"
 	"chat/internal/history"
 	"chat/internal/metrics"
+	"chat/internal/natslog"
 	"chat/internal/protocol"
 	"chat/internal/ratelog"
 )
@@ -34,6 +36,10 @@ import (
 // handshakeTimeout is how long a peer may take to receive the answer to its handshake, for
 // which any socket's buffer has room. A stop waits for it.
 const handshakeTimeout = time.Second
+
+// contactTimeout is how long a newcomer waits for the log that servers share when it was
+// never reached.
+const contactTimeout = 3 * time.Second
 
 // drainTimeout is how long a stop waits for HTTP requests that are being answered.
 const drainTimeout = time.Second
@@ -61,12 +67,13 @@ var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustPa
 
 // server is the program between its flags and its listeners.
 type server struct {
-	origins  []string       // hosts whose pages may join; nil for any, each its own
-	rate     float64        // messages a second from one connection, addressRates times as many from one address; 0 for no limits
-	proxies  []netip.Prefix // peers whose X-Forwarded-For says where a request comes from
-	slots    chan struct{}  // a token for each connection, from before its upgrade until nothing of it is left
-	secret   [32]byte       // made at start, or kept by openHistory; see userID
-	dir      *filelog.Dir   // where history is kept; nil without -history
+	origins  []string        // hosts whose pages may join; nil for any, each its own
+	rate     float64         // messages a second from one connection, addressRates times as many from one address; 0 for no limits
+	proxies  []netip.Prefix  // peers whose X-Forwarded-For says where a request comes from
+	slots    chan struct{}   // a token for each connection, from before its upgrade until nothing of it is left
+	secret   [32]byte        // made at start, or kept by openHistory; see userID
+	dir      *filelog.Dir    // where history is kept; nil without -history
+	stream   *natslog.Stream // the log that servers share, and their secret; nil without -nats
 	upgrader websocket.Upgrader
 	log      *ratelog.Logger
 	counters *metrics.Counters
@@ -108,6 +115,43 @@ func (s *server) openHistory(dir string, keep time.Duration) (err error) {
 	return err
 }
 
+// openStream shares rooms with all servers that do the same, over NATS. serve closes what it
+// opens. Where the server listens is for those who list the servers.
+func (s *server) openStream(o natslog.Options, addr string) (err error) {
+	o.Version = metrics.ReadBuild().Version
+	host, _ := os.Hostname() // "" without one
+	o.Metadata = map[string]string{"host": host, "addr": addr}
+	o.Stats = func() any {
+		return map[string]int64{"connections": int64(len(s.slots)), "messages": s.counters.Messages.Load(), "deliveries": s.counters.Deliveries.Load()}
+	}
+	s.stream, err = natslog.Open(o, natsMonitor{s.log, s.counters})
+	return err
+}
+
+// A natsMonitor logs and counts what happens to the log that servers share.
+type natsMonitor struct {
+	log      *ratelog.Logger
+	counters *metrics.Counters
+}
+
+// Logf implements natslog.Monitor.
+func (m natsMonitor) Logf(kind, format string, args ...any) { m.log.Printf(kind, format, args...) }
+
+// Published implements natslog.Monitor.
+func (m natsMonitor) Published(took time.Duration) { m.counters.NATSPublish.Add(took) }
+
+// Repeated implements natslog.Monitor.
+func (m natsMonitor) Repeated() { m.counters.NATSRepeated.Add(1) }
+
+// Fetched implements natslog.Monitor.
+func (m natsMonitor) Fetched(turns int) { m.counters.NATSFetched.Add(int64(turns)) }
+
+// Broke implements natslog.Monitor.
+func (m natsMonitor) Broke() { m.counters.NATSBreaks.Add(1) }
+
+// Unreadable implements natslog.Monitor.
+func (m natsMonitor) Unreadable(n int) { m.counters.NATSUnreadable.Add(int64(n)) }
+
 // A fileMonitor logs and counts what happens to the files of history.
 type fileMonitor struct {
 	log      *ratelog.Logger
@@ -143,7 +187,7 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", serveHome)
 	mux.HandleFunc("GET /ws", s.handleWs)
-	mux.HandleFunc("GET /healthz", serveHealth)
+	mux.HandleFunc("GET /healthz", s.serveHealth)
 	chatServer := s.newHTTPServer(mux)
 	s.conns = connlimit.New(l, cap(s.slots)+extraConns)
 	chatServer.ConnState = s.conns.ConnState
@@ -182,6 +226,9 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 	if s.dir != nil {
 		s.dir.Close(max(stopTimeout-time.Since(begin), 100*time.Millisecond))
 	}
+	if s.stream != nil {
+		s.stream.Close()
+	}
 	select {
 	case <-logged:
 	case <-time.After(logTimeout):
@@ -191,7 +238,7 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 
 // start makes what needs the settings, and runs the lobby until ctx is done.
 func (s *server) start(ctx context.Context) {
-	s.rooms = newRooms(ctx, s.log, s.counters, s.dir)
+	s.rooms = newRooms(ctx, s.log, s.counters, s.dir, s.stream)
 	s.budgets = budget.New(s.interval()/addressRates, burst)
 }
 
@@ -300,17 +347,33 @@ func serveHome(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(page))
 }
 
+// logAway is what the server answers while the log that servers share is out of reach.
+const logAway = "The chat's log is out of reach."
+
 // serveHealth answers a health check while the server runs. While it stops or does not
 // run, connections are refused.
-func serveHealth(w http.ResponseWriter, _ *http.Request) {
+func (s *server) serveHealth(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
+	if s.stream != nil && !s.stream.Await(r.Context(), 0) {
+		http.Error(w, logAway, http.StatusServiceUnavailable)
+		return
+	}
 	io.WriteString(w, "ok") // an error says that nobody waits for it
 }
 
 // serveMetrics answers with the metrics.
 func (s *server) serveMetrics(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", metrics.ContentType)
-	w.Write(s.counters.Text(metrics.Gauges{Rooms: s.rooms.count(), HTTPConnections: s.conns.HTTP(), ThrottledAddresses: s.budgets.Throttled(), UndeliveredBytes: s.rooms.backlog.Bytes()})) // an error says that nobody waits for it
+	g := metrics.Gauges{
+		Rooms:              s.rooms.count(),
+		HTTPConnections:    s.conns.HTTP(),
+		ThrottledAddresses: s.budgets.Throttled(),
+		UndeliveredBytes:   s.rooms.backlog.Bytes(),
+	}
+	if s.stream != nil {
+		g.NATSConnected, g.NATSTurns = s.stream.IsConnected(), s.stream.TurnsUnderWay()
+	}
+	w.Write(s.counters.Text(g)) // an error says that nobody waits for it
 }
 
 // handleWs admits a client to a room, or answers why not. The order of the checks is part
@@ -333,6 +396,11 @@ func (s *server) handleWs(w http.ResponseWriter, r *http.Request) {
 	case s.slots <- struct{}{}:
 	default:
 		s.refuseFull(w, r, protocol.ServerFull, "The chat is full.")
+		return
+	}
+	if s.stream != nil && !s.stream.Await(r.Context(), contactTimeout) {
+		<-s.slots
+		s.refuseFull(w, r, protocol.LogUnreachable, logAway)
 		return
 	}
 	addr, peer := s.peerOf(r)
@@ -387,7 +455,7 @@ func (s *server) enterRoom(w http.ResponseWriter, r *http.Request, room string, 
 	return nil
 }
 
-// refuseFull answers that a limit is reached, which a sentence names.
+// refuseFull answers that a limit is reached, or the log is out of reach, as a sentence says.
 func (s *server) refuseFull(w http.ResponseWriter, r *http.Request, refusal protocol.Refusal, sentence string) {
 	s.counters.Refusals[refusal].Add(1)
 	_, peer := s.peerOf(r)
@@ -416,14 +484,18 @@ func (s *server) refuseHandshake(w http.ResponseWriter, r *http.Request, status 
 }
 
 // userID returns what tells the holder of a key from others of the same name: the same
-// for the same key until the server stops, with -history for ever, and of no use to find the key. Without a key
-// it is random.
+// for the same key until the server stops, with -history and -nats for ever, and of no use
+// to find the key. Without a key it is random.
 func (s *server) userID(key string) string {
 	var id [8]byte
 	if key == "" {
 		rand.Read(id[:])
 	} else {
-		mac := hmac.New(sha256.New, s.secret[:])
+		secret := s.secret
+		if s.stream != nil {
+			secret = s.stream.Secret()
+		}
+		mac := hmac.New(sha256.New, secret[:])
 		mac.Write([]byte(key))
 		copy(id[:], mac.Sum(nil))
 	}

@@ -1,8 +1,9 @@
 package filelog
 
 import (
-	"encoding/base32"
 	"strings"
+
+	"chat/internal/protocol"
 )
 
 const (
@@ -13,22 +14,18 @@ const (
 	tempEnd   = suffix + ".tmp" // of a file that is to replace a room's
 )
 
-// encoding is made of characters that every file system tells apart, and that no file
-// system changes.
-var encoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
-
 // FileName returns the name of the file of a room. No two rooms share one on any file
 // system, whether that ignores case, normalizes Unicode, or has devices for files. It has at
 // most 255 bytes, as a room's name has at most protocol.MaxRoomName code points.
 func FileName(room string) string {
-	plain := func(r rune) bool { return 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-' || r == '_' }
-	switch {
-	case room == "":
+	if room == "" {
 		return lobbyFile
-	case strings.TrimFunc(room, plain) == "":
-		return roomFile + room + suffix
 	}
-	return codedFile + encoding.EncodeToString([]byte(room)) + suffix
+	plain := protocol.PlainRoom(room)
+	if coded, ok := strings.CutPrefix(plain, "+"); ok {
+		return codedFile + coded + suffix
+	}
+	return roomFile + plain + suffix
 }
 
 // isRoomFile reports whether a file may be a room's, by its name.

@@ -56,12 +56,17 @@ func New(now time.Time, after int64) *History {
 	return &History{byKey: make(map[dedupeKey]*Entry), lastID: start, goneID: start}
 }
 
+// Begin returns an empty history. After goneID nothing was said that it lacks.
+func Begin(goneID int64) *History {
+	return &History{byKey: make(map[dedupeKey]*Entry), lastID: goneID, goneID: goneID}
+}
+
 // Restore returns a history that continues messages, which were kept elsewhere: at least
 // one, oldest first, with increasing ids. There may have been any before them.
 func Restore(messages []protocol.Message) *History {
 	h := &History{byKey: make(map[dedupeKey]*Entry), goneID: messages[0].ID - 1}
 	for _, m := range messages {
-		h.keep(m)
+		h.Keep(m)
 	}
 	return h
 }
@@ -93,11 +98,11 @@ func (h *History) Find(userID, clientMsgID string) *Entry {
 // larger. The oldest messages go when there are too many.
 func (h *History) Add(m protocol.Message, now time.Time) *Entry {
 	m.ID, m.Time = max(h.lastID+1, now.UnixMicro()), now
-	return h.keep(m)
+	return h.Keep(m)
 }
 
-// keep keeps a message that has an id.
-func (h *History) keep(m protocol.Message) *Entry {
+// Keep keeps a message that has an id, larger than those before, and returns it.
+func (h *History) Keep(m protocol.Message) *Entry {
 	h.lastID = m.ID
 	e := &Entry{m.ID, m.Encode(), dedupeKey{m.UserID, m.ClientMsgID}}
 	if h.first == "" {

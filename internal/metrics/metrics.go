@@ -35,6 +35,12 @@ type Counters struct {
 	HistoryWrite  Histogram    // of a batch or a whole file
 	HistorySync   Histogram    // of a file that was appended to
 
+	NATSPublish    Histogram    // of a turn, until the stream had it
+	NATSRepeated   atomic.Int64 // attempts to publish a turn, after the first
+	NATSFetched    atomic.Int64 // turns that did not come by themselves
+	NATSBreaks     atomic.Int64 // turns that came and were not the next
+	NATSUnreadable atomic.Int64 // turns and lines that could not be read
+
 	Throttled atomic.Int64 // connections that wait now because they, or their addresses, send too much
 
 	started time.Time
@@ -68,6 +74,8 @@ type Gauges struct {
 	HTTPConnections    int   // that are no client's
 	ThrottledAddresses int   // that have connections which wait
 	UndeliveredBytes   int64 // of batches that are queued and not written to all their clients
+	NATSConnected      bool
+	NATSTurns          int64 // that are published and not acknowledged
 }
 
 // Text returns everything in the Prometheus text format.
@@ -109,6 +117,18 @@ func (c *Counters) Text(g Gauges) []byte {
 	t.single("chat_history_errors_total", "counter", "Failures to read, write or sync a file with -history, or to do it in time.", c.HistoryErrors.Load())
 	t.histogram("chat_history_write_seconds", "To write a batch to a file, or to rewrite a file.", &c.HistoryWrite)
 	t.histogram("chat_history_sync_seconds", "To sync a file that was appended to.", &c.HistorySync)
+
+	connected := 0
+	if g.NATSConnected {
+		connected = 1
+	}
+	t.single("chat_nats_connected", "gauge", "With -nats: 1 while there is a connection to NATS.", connected)
+	t.single("chat_nats_turns_under_way", "gauge", "With -nats: turns that are published and not acknowledged.", g.NATSTurns)
+	t.single("chat_nats_repeated_total", "counter", "With -nats: attempts to publish a turn, after the first.", c.NATSRepeated.Load())
+	t.single("chat_nats_fetched_total", "counter", "With -nats: turns that did not come by themselves.", c.NATSFetched.Load())
+	t.single("chat_nats_breaks_total", "counter", "With -nats: turns that came and were not the next.", c.NATSBreaks.Load())
+	t.single("chat_nats_unreadable_total", "counter", "With -nats: turns and lines in the stream that could not be read.", c.NATSUnreadable.Load())
+	t.histogram("chat_nats_publish_seconds", "With -nats: to publish a turn, until the stream had it.", &c.NATSPublish)
 
 	heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(heap)

@@ -34,6 +34,14 @@ type Members struct {
 	byUserID  map[string]*member
 	changed   bool      // since the last notice
 	announced time.Time // the last notice
+	elsewhere []Crowd   // those on other servers
+	moved     bool      // somebody came or went since the last Local
+}
+
+// A Crowd is who is in a room on one server.
+type Crowd struct {
+	Count int               `json:"count"`
+	Names map[string]string `json:"names,omitempty"` // by user id, "" for none; nil when they are too many to name
 }
 
 // A member is a person who is here.
@@ -56,7 +64,7 @@ func (ms *Members) Join(userID, name string) {
 	}
 	m.name = name
 	m.connections++
-	ms.changed = true
+	ms.changed, ms.moved = true, true
 }
 
 // Leave counts a connection of a user out that was counted in.
@@ -66,18 +74,78 @@ func (ms *Members) Leave(userID string) {
 	} else {
 		delete(ms.byUserID, userID)
 	}
-	ms.changed = true
+	ms.changed, ms.moved = true, true
+}
+
+// Local returns who is in the room on this server, and whether somebody came or went since
+// the last call.
+func (ms *Members) Local() (c Crowd, moved bool) {
+	moved, ms.moved = ms.moved, false
+	if !moved {
+		return c, false
+	}
+	c.Count = len(ms.byUserID)
+	if c.Count <= MaxNames {
+		c.Names = make(map[string]string, c.Count)
+		for userID, m := range ms.byUserID {
+			c.Names[userID] = m.name
+		}
+	}
+	return c, true
+}
+
+// SetElsewhere sets who is in the room on other servers.
+func (ms *Members) SetElsewhere(crowds []Crowd) {
+	ms.changed = ms.changed || !slices.EqualFunc(crowds, ms.elsewhere, Crowd.equal)
+	ms.elsewhere = crowds
+}
+
+func (c Crowd) equal(other Crowd) bool {
+	return c.Count == other.Count && maps.Equal(c.Names, other.Names)
+}
+
+// names returns the names of all members by user id, nil when they are too many to name.
+func (ms *Members) names() map[string]string {
+	if len(ms.byUserID) > MaxNames {
+		return nil
+	}
+	names := make(map[string]string, len(ms.byUserID))
+	for _, c := range ms.elsewhere {
+		if len(c.Names) < c.Count {
+			return nil
+		}
+		maps.Copy(names, c.Names)
+	}
+	for userID, m := range ms.byUserID {
+		names[userID] = m.name
+	}
+	if len(names) > MaxNames {
+		return nil
+	}
+	return names
+}
+
+// count returns how many members there are, if they are too many to name. Somebody on
+// several servers counts more than once.
+func (ms *Members) count() int {
+	count := len(ms.byUserID)
+	for _, c := range ms.elsewhere {
+		count += c.Count
+	}
+	return count
 }
 
 // Online returns the notice that says who is here.
 func (ms *Members) Online() protocol.Online {
-	o := protocol.Online{Count: len(ms.byUserID)}
-	if o.Count <= MaxNames {
-		for m := range maps.Values(ms.byUserID) {
-			o.Names = append(o.Names, protocol.ShownName(m.name))
-		}
-		slices.Sort(o.Names)
+	names := ms.names()
+	if names == nil {
+		return protocol.Online{Count: ms.count()}
 	}
+	o := protocol.Online{Count: len(names)}
+	for _, name := range names {
+		o.Names = append(o.Names, protocol.ShownName(name))
+	}
+	slices.Sort(o.Names)
 	return o
 }
 
@@ -85,7 +153,7 @@ func (ms *Members) Online() protocol.Online {
 // the last notice, or when that is long ago. If so, it counts as sent.
 func (ms *Members) Due(now time.Time) bool {
 	interval := Interval
-	if len(ms.byUserID) > LargeRoom {
+	if ms.count() > LargeRoom {
 		interval = LargeRoomInterval
 	}
 	since := now.Sub(ms.announced)

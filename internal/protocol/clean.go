@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"encoding/base32"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -65,4 +66,19 @@ func RoomName(asked string) (name string, ok bool) {
 		return !unicode.In(r, unicode.L, unicode.M, unicode.Nd) && r != '-' && r != '_'
 	}
 	return name, utf8.ValidString(name) && utf8.RuneCountInString(name) <= MaxRoomName && !strings.ContainsFunc(name, forbidden)
+}
+
+// plainEncoding is made of characters that every file system tells apart, and that no file
+// system changes.
+var plainEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// PlainRoom returns a room's name in lower-case letters of ASCII, digits, - and _: as it is,
+// if it has nothing else, or encoded, with a + in front. So no two rooms share one, whatever
+// takes it for the same. It has at most 210 bytes.
+func PlainRoom(name string) string {
+	plain := func(r rune) bool { return 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-' || r == '_' }
+	if strings.TrimFunc(name, plain) == "" {
+		return name
+	}
+	return "+" + plainEncoding.EncodeToString([]byte(name))
 }

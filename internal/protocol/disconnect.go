@@ -28,6 +28,8 @@ const (
 	WriteTimedOut                  // the peer did not take a frame in time
 	TooBig                         // a message longer than allowed
 	SlowConsumer                   // the client does not read fast enough
+	LogAway                        // the log that servers share is out of reach
+	LogReplaced                    // the log that servers share was replaced by another
 	NumCauses                      // how many causes there are
 )
 
@@ -43,6 +45,8 @@ func (c Cause) String() string {
 		WriteTimedOut:     "write_timeout",
 		TooBig:            "message_too_big",
 		SlowConsumer:      "slow_consumer",
+		LogAway:           "log_away",
+		LogReplaced:       "log_replaced",
 	}[c]
 }
 
@@ -51,14 +55,15 @@ type Refusal int
 
 // The refusals.
 const (
-	ServerFull   Refusal = iota // as many connections as allowed
-	BadHandshake                // an upgrade that breaks RFC 6455
-	NotWebSocket                // no upgrade was asked for
-	BadOrigin                   // a page that may not join
-	BadQuery                    // a query that cannot be read
-	BadRoomName                 // no room can have this name
-	TooManyRooms                // as many rooms as allowed, all of them in use
-	NumRefusals                 // how many refusals there are
+	ServerFull     Refusal = iota // as many connections as allowed
+	BadHandshake                  // an upgrade that breaks RFC 6455
+	NotWebSocket                  // no upgrade was asked for
+	BadOrigin                     // a page that may not join
+	BadQuery                      // a query that cannot be read
+	BadRoomName                   // no room can have this name
+	TooManyRooms                  // as many rooms as allowed, all of them in use
+	LogUnreachable                // the log that servers share is out of reach
+	NumRefusals                   // how many refusals there are
 )
 
 // String is the refusal's label in metrics.
@@ -71,6 +76,8 @@ func (r Refusal) String() string {
 		BadQuery:     "bad_query",
 		BadRoomName:  "room_name",
 		TooManyRooms: "too_many_rooms",
+
+		LogUnreachable: "log_unreachable",
 	}[r]
 }
 

@@ -59,6 +59,17 @@ const maxUserID = 64
 // errNotMessage is what DecodeMessage returns.
 var errNotMessage = errors.New("not a message of chat.v1")
 
+// Clean cleans the name and the text of a message that comes from elsewhere, as those of a
+// client. It reports false if no room can have said the message.
+func (m *Message) Clean() bool {
+	m.Name, m.Text = CleanName(m.Name), CleanText(m.Text)
+	switch {
+	case m.ID < 1, m.ID > MaxID, m.Text == "", len(m.Text) > MaxText:
+		return false
+	}
+	return len(m.ClientMsgID) <= MaxClientMsgID && m.UserID != "" && len(m.UserID) <= maxUserID
+}
+
 // DecodeMessage reads what Encode returned. Somebody may have edited it since: the name and
 // the text are cleaned as those of a client, and what no room can have said is an error.
 func DecodeMessage(line []byte) (Message, error) {
@@ -67,11 +78,8 @@ func DecodeMessage(line []byte) (Message, error) {
 		return Message{}, errNotMessage
 	}
 	t, err := time.Parse(timeFormat, o.Time)
-	m := Message{o.ID, t, o.UserID, CleanName(o.Name), CleanText(o.Text), o.ClientMsgID}
-	switch {
-	case o.Type != "message", err != nil, m.ID < 1, m.ID > MaxID, m.Text == "":
-		return Message{}, errNotMessage
-	case len(m.Text) > MaxText, len(m.ClientMsgID) > MaxClientMsgID, m.UserID == "", len(m.UserID) > maxUserID:
+	m := Message{o.ID, t, o.UserID, o.Name, o.Text, o.ClientMsgID}
+	if o.Type != "message" || err != nil || !m.Clean() {
 		return Message{}, errNotMessage
 	}
 	return m, nil

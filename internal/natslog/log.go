@@ -1,0 +1,340 @@
+package natslog
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	"chat/internal/presence"
+	"chat/internal/protocol"
+)
+
+// A Log is one room of a Stream. Its methods are for the room's goroutine.
+type Log struct {
+	stream  *Stream
+	room    string
+	subject string
+	hub     string          // for the ids of turns; nobody else's
+	ctx     context.Context // ends reading and publishing
+	end     context.CancelFunc
+	ready   chan struct{} // receives when Take has something
+
+	// owned by the room's goroutine
+	window    *window
+	isOpen    bool   // the room was read from the stream
+	position  uint64 // everything of the room up to this sequence number was taken
+	gathered  []byte // lines for the next turn, joined by commas
+	lines     int    // how many
+	senders   []any  // of these
+	underWay  *turn  // published, and not yet taken; nil if there is none
+	turns     uint64 // that were published
+	crowds    uint64 // version of the presence that was taken last
+	announced bool   // Here was called
+
+	mu      sync.Mutex
+	queue   []*Message // turns that came
+	opened  *opened    // what the room was before them, until it is taken
+	isLost  bool       // the stream is another one: what was taken does not count
+	reading uint64     // which reading of the room counts
+	acked   uint64     // sequence number of the turn under way; 0 before it is acknowledged
+	wanted  uint64     // sequence number that the room waits for
+}
+
+// A turn is what a hub says at once.
+type turn struct {
+	id      turnID
+	data    []byte
+	senders []any
+}
+
+// An opened is a room as it was read from the stream.
+type opened struct {
+	window *window
+	kept   keptMessages
+	last   uint64 // sequence number that was read last
+}
+
+// A Start is what a room begins with, when it was read from the stream.
+type Start struct {
+	Messages []protocol.Message // the last ones
+	GoneID   int64              // nothing that was said after this id is missing in them
+}
+
+// A Heard is a line that the stream has.
+type Heard struct {
+	protocol.Message
+	Repeat bool // it was said before, with this id
+	Sender any  // as given to Say; nil if another server said it
+}
+
+// A Taken is what happened to a room.
+type Taken struct {
+	Lost  *protocol.Disconnect // why clients are to be disconnected; nil if they are not
+	Start *Start               // what the room begins with, or begins with again; nil if it goes on
+	Lines []Heard              // in order, after that
+}
+
+// Log returns the log of a room. The caller calls Close.
+func (s *Stream) Log(room string) *Log {
+	l := &Log{
+		stream:  s,
+		room:    room,
+		subject: subject(room),
+		hub:     newID(),
+		ready:   make(chan struct{}, 1),
+		wanted:  nothingWanted,
+	}
+	l.ctx, l.end = context.WithCancel(s.ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.logs[l.subject] == nil {
+		s.logs[l.subject] = make(map[*Log]bool)
+	}
+	s.logs[l.subject][l] = true
+	s.running.Go(func() { l.open(0) })
+	return l
+}
+
+// Close ends the log. What was said and is not in the stream is lost.
+func (l *Log) Close() {
+	l.end()
+	s := l.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.logs[l.subject], l)
+	if len(s.logs[l.subject]) == 0 {
+		delete(s.logs, l.subject)
+	}
+	if l.announced {
+		s.here.set(l.room, presence.Crowd{})
+	}
+}
+
+// Ready receives when Take has something new, at the latest.
+func (l *Log) Ready() <-chan struct{} { return l.ready }
+
+// signal has Ready receive.
+func (l *Log) signal() {
+	select {
+	case l.ready <- struct{}{}:
+	default:
+	}
+}
+
+// IsFull reports whether so much waits to be said that senders should wait.
+func (l *Log) IsFull() bool {
+	return l.lines >= maxLines || len(l.gathered)+1+maxLine > maxTurn-64
+}
+
+// IsIdle reports whether everything that was said was taken.
+func (l *Log) IsIdle() bool { return l.lines == 0 && l.underWay == nil }
+
+// Say says a line. IsFull must have reported false.
+func (l *Log) Say(line Line, sender any) {
+	if l.lines > 0 {
+		l.gathered = append(l.gathered, ',')
+	}
+	l.gathered = append(l.gathered, line.encode()...)
+	l.lines++
+	l.senders = append(l.senders, sender)
+}
+
+// Publish hands what was said to the stream as one turn, unless a turn is under way: then
+// Take does it.
+func (l *Log) Publish() {
+	if l.underWay != nil || l.lines == 0 {
+		return
+	}
+	l.turns++
+	l.underWay = &turn{turnID{l.hub, l.turns}, encodeTurn(l.gathered, time.Now()), l.senders}
+	l.gathered, l.lines, l.senders = l.gathered[:0], 0, nil
+	l.stream.turnsOut.Add(1)
+	t := l.underWay
+	l.stream.running.Go(func() { l.publish(t) })
+}
+
+// publish publishes a turn, again and again until the stream has it or the log is closed.
+func (l *Log) publish(t *turn) {
+	defer l.stream.turnsOut.Add(-1)
+	begin := time.Now()
+	for {
+		for !l.stream.engine.IsConnected() {
+			if !sleep(l.ctx, retryDelay) {
+				return
+			}
+		}
+		seq, err := l.stream.store(l.ctx, l.subject, t)
+		if err == nil {
+			l.stream.monitor.Published(time.Since(begin))
+			l.mu.Lock()
+			l.acked = seq
+			l.mu.Unlock()
+			l.signal()
+			return
+		}
+		if l.ctx.Err() == nil {
+			l.stream.complain("nats publish", "nats: %s: a turn is said again: %v", l.subject, err)
+		}
+		if !sleep(l.ctx, retryDelay) {
+			return
+		}
+		l.stream.monitor.Repeated()
+	}
+}
+
+// Take returns what happened since the last Take, and says the next turn if the one before
+// is through.
+func (l *Log) Take() Taken {
+	cursor := l.stream.cursor.Load() // before the queue: what is up to here is in it
+	l.mu.Lock()
+	opened, isLost, acked := l.opened, l.isLost, l.acked
+	l.opened, l.isLost = nil, false
+	if isLost {
+		l.isOpen = false
+	}
+	var queue []*Message // it stays until the room is opened
+	if l.isOpen || opened != nil {
+		queue, l.queue = l.queue, nil
+	}
+	l.mu.Unlock()
+
+	var t Taken
+	if t.Lost = l.stream.out(); isLost {
+		t.Lost = &Replaced
+		if acked > 0 {
+			l.finish() // it is in the other stream
+		}
+	}
+	if opened != nil {
+		l.isOpen, l.window, l.position = true, opened.window, opened.last
+		t.Start = &Start{opened.kept.messages, opened.kept.goneID}
+	}
+	for _, m := range queue {
+		t.Lines = l.hear(m, t.Lines)
+	}
+	if l.isOpen {
+		l.position = max(l.position, cursor)
+		if acked > 0 && acked <= l.position {
+			l.finish()
+		}
+	}
+	l.Publish()
+	return t
+}
+
+// finish notes that the turn under way is through.
+func (l *Log) finish() {
+	l.underWay = nil
+	l.mu.Lock()
+	l.acked = 0
+	l.mu.Unlock()
+}
+
+// hear appends the lines of a turn that came, unless they were taken before.
+func (l *Log) hear(m *Message, lines []Heard) []Heard {
+	seq := sequence(m)
+	if seq <= l.position {
+		return lines
+	}
+	l.position = seq
+	id, messages := l.stream.decode(m, seq)
+	if len(messages) == 0 || !l.window.begin(id) {
+		return lines
+	}
+	var senders []any
+	if l.underWay != nil && id == l.underWay.id {
+		senders = l.underWay.senders
+	}
+	for _, message := range messages {
+		h := Heard{Message: message}
+		if place := int(message.ID % placesPerTurn); place < len(senders) {
+			h.Sender = senders[place]
+		}
+		h.Repeat = l.window.add(&h.Message)
+		lines = append(lines, h)
+	}
+	return lines
+}
+
+// decode reads a turn. It counts and logs what cannot be read.
+func (s *Stream) decode(m *Message, seq uint64) (turnID, []protocol.Message) {
+	id, ok := parseTurnID(m.header("Nats-Msg-Id"))
+	messages, skipped, err := decodeTurn(m.Data, seq)
+	switch {
+	case !ok || err != nil:
+		s.monitor.Unreadable(1)
+		s.monitor.Logf("nats unreadable", "nats: message %d of the stream is %v", seq, errUnreadable)
+		return id, nil
+	case skipped > 0:
+		s.monitor.Unreadable(skipped)
+		s.monitor.Logf("nats unreadable", "nats: message %d of the stream has %d lines that no client can have said", seq, skipped)
+	}
+	return id, messages
+}
+
+// EndID returns an id between those of what was taken and those of what will be taken.
+func (l *Log) EndID() int64 { return endID(l.position) }
+
+// A Since says when a client came.
+type Since int64
+
+// Now returns a Since for a client that comes now.
+func (l *Log) Now() Since { return Since(l.stream.looks.now()) }
+
+// Holds reports whether a client that has heard an id is to wait: it may have heard it from
+// a server that has read more. If not, known reports whether the id can be the stream's.
+// Ready receives when that may have changed, or a second later.
+func (l *Log) Holds(id int64, since Since) (holds, known bool) {
+	l.refresh()
+	seq := uint64(id) / placesPerTurn
+	switch {
+	case !l.isOpen:
+		return true, false
+	case seq <= l.position:
+		return false, true
+	case l.stream.looks.endsBelow(seq, int64(since)):
+		return false, false
+	}
+	l.stream.want(l, seq)
+	return true, false
+}
+
+// refresh moves the position to the cursor, if nothing is there to take.
+func (l *Log) refresh() {
+	cursor := l.stream.cursor.Load() // before the queue: what is up to here is in it
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.isOpen && len(l.queue) == 0 && l.opened == nil && !l.isLost {
+		l.position = max(l.position, cursor)
+	}
+}
+
+// Elsewhere returns who is in the room on other servers, if that has changed since the last
+// call.
+func (l *Log) Elsewhere() (crowds []presence.Crowd, changed bool) {
+	version := l.stream.elsewhere.version.Load()
+	if version == l.crowds {
+		return nil, false
+	}
+	l.crowds = version
+	return l.stream.elsewhere.in(l.room), true
+}
+
+// Here tells the other servers who is in the room on this one.
+func (l *Log) Here(c presence.Crowd) {
+	l.announced = true
+	l.stream.here.set(l.room, c)
+}
+
+// sequence returns the sequence number of a message that the stream stored, 0 for others.
+func sequence(m *Message) uint64 {
+	if m.header("Nats-Stream") != streamName {
+		return 0
+	}
+	seq, err := strconv.ParseUint(m.header("Nats-Sequence"), 10, 64)
+	if err != nil || seq > protocol.MaxID/placesPerTurn-1 {
+		return 0
+	}
+	return seq
+}

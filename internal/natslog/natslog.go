@@ -1,0 +1,330 @@
+// Package natslog keeps what is said in rooms in a stream of NATS JetStream that any number
+// of servers share. The stream is the order: each server says what its clients said in
+// turns, one message of the stream each, and delivers what it reads from the stream, its own
+// turns and those of others alike.
+//
+// What a Log hands out was committed by the stream. Nothing that is said is lost while a
+// server lives, whatever happens to the nodes of NATS or the way to them, and nothing is
+// heard twice: a turn is repeated until the stream has it, and everybody who reads ignores
+// what it has read before. What cannot be read any more is told as such.
+package natslog
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"chat/internal/protocol"
+)
+
+const (
+	streamName = "CHAT"
+
+	// sayPrefix begins the subjects of rooms, hearPrefix those of what the stream has stored.
+	sayPrefix, hearPrefix = "chat.", "said."
+
+	// maxTurns is how many turns the stream keeps of each room.
+	maxTurns = 3000
+
+	// requestTimeout is how long an answer is waited for.
+	requestTimeout = 2 * time.Second
+
+	// retryDelay is how long to wait before something that failed is tried again.
+	retryDelay = 100 * time.Millisecond
+
+	// lookInterval is how often the stream is looked at.
+	lookInterval = time.Second
+
+	// awayAfter is how long the stream may not answer before it counts as away.
+	awayAfter = 10 * time.Second
+
+	// looksBefore is how many looks running must show that the stream ends below what was
+	// read, before that is believed: a leader that was frozen may answer late.
+	looksBefore = 3
+
+	// silentAfter is how long the stream may have more than was read.
+	silentAfter = 4 * time.Second
+
+	// complainInterval is the least time between two log lines of one kind that say that
+	// NATS does not do what it is asked for.
+	complainInterval = 10 * time.Second
+
+	// maxOpening is how many rooms are read from the stream at a time.
+	maxOpening = 16
+)
+
+// The reasons for which clients are disconnected.
+var (
+	OutOfReach = protocol.Disconnect{Code: 1013, Reason: "the chat's log is out of reach", Cause: protocol.LogAway}
+	Replaced   = protocol.Disconnect{Code: 1012, Reason: "the chat's log was replaced", Cause: protocol.LogReplaced}
+)
+
+// Options say where NATS is, and how to make the stream if it is not there.
+type Options struct {
+	URLs     []string
+	Creds    string        // file with credentials; "" for none
+	CA       string        // file with certificates of authorities; "" for those of the system
+	Replicas int           // of the stream
+	MaxBytes int64         // of the stream; 0 for no limit
+	Keep     time.Duration // how long the stream keeps a turn; 0 for ever
+
+	Version  string            // of the program, for the registration as a service
+	Metadata map[string]string // the same
+	Stats    func() any        // the same: what is asked for is encoded as JSON
+}
+
+// A Monitor is told what happens. Its methods may be called from any goroutine.
+type Monitor interface {
+	Logf(kind, format string, args ...any) // what an operator should know; there may be many of a kind
+	Published(took time.Duration)          // a turn, until the stream had it
+	Repeated()                             // an attempt to publish a turn
+	Fetched(turns int)                     // that did not come by themselves
+	Broke()                                // a turn came that was not the next
+	Unreadable(n int)                      // turns or lines of the stream
+}
+
+// A Stream is the log of all rooms. Any goroutine may use it.
+type Stream struct {
+	options Options
+	monitor Monitor
+	engine  Engine
+	ctx     context.Context // ends all work
+	stop    context.CancelFunc
+	running sync.WaitGroup
+
+	contact chan struct{} // closed when the stream was reached first
+	secret  [32]byte      // set before that
+	arrived chan *Message
+	nudge   chan struct{} // receives when the stream should be read now
+	orders  chan func()   // for read to carry out
+	opening chan struct{} // a token for each room that is being read
+
+	cursor     atomic.Uint64 // the last sequence number that was read. Set by read
+	turnsOut   atomic.Int64  // turns that were published and not acknowledged
+	isAway     atomic.Bool
+	wanted     atomic.Uint64 // the least sequence number that a Log wants to be told of
+	looks      looks
+	complaints complaints
+	here       *here
+	elsewhere  *elsewhere
+
+	mu   sync.Mutex
+	logs map[string]map[*Log]bool // by subject
+}
+
+// looks are what the last looks at the stream showed.
+type looks struct {
+	mu      sync.Mutex
+	begun   int64               // how many
+	numbers [looksBefore]int64  // of the last that succeeded
+	ends    [looksBefore]uint64 // of the stream, as these showed
+	first   uint64              // the stream's first sequence number
+	limit   int                 // how many turns it keeps of a room
+}
+
+// Open returns the stream. It does not wait until NATS is reached, which is looked for until
+// the caller calls Close. An error says that a setting is wrong.
+func Open(o Options, monitor Monitor) (*Stream, error) {
+	s := newStream(o, monitor)
+	c, err := connect(o, s.wake, s.complain)
+	if err != nil {
+		return nil, err
+	}
+	s.start(c)
+	return s, nil
+}
+
+// OpenOn returns the stream on a connection, which Close closes.
+func OpenOn(e Engine, o Options, monitor Monitor) *Stream {
+	s := newStream(o, monitor)
+	s.start(e)
+	return s
+}
+
+func newStream(o Options, monitor Monitor) *Stream {
+	s := &Stream{
+		options: o,
+		monitor: monitor,
+		contact: make(chan struct{}),
+		arrived: make(chan *Message, 4096),
+		nudge:   make(chan struct{}, 1),
+		orders:  make(chan func()),
+		opening: make(chan struct{}, maxOpening),
+		logs:    make(map[string]map[*Log]bool),
+	}
+	s.wanted.Store(nothingWanted)
+	s.complaints.at = make(map[string]time.Time)
+	s.here, s.elsewhere = newHere(), newElsewhere()
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	return s
+}
+
+// start runs everything on an engine.
+func (s *Stream) start(e Engine) {
+	s.engine = e
+	s.running.Go(s.run)
+}
+
+// run makes contact, and then watches the stream.
+func (s *Stream) run() {
+	created, ok := s.makeContact()
+	if !ok {
+		return
+	}
+	s.running.Go(s.read)
+	s.running.Go(s.tellPresence)
+	s.watch(created)
+}
+
+// Close ends everything. The Logs must be closed.
+func (s *Stream) Close() {
+	s.goodbye()
+	s.stop()
+	s.engine.Close()
+	s.running.Wait()
+}
+
+// Await waits until the stream was reached first, at most so long. It reports whether the
+// stream is within reach now.
+func (s *Stream) Await(ctx context.Context, wait time.Duration) bool {
+	select {
+	case <-s.contact:
+		return !s.isAway.Load()
+	default:
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-s.contact:
+	case <-timer.C:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+	return !s.isAway.Load()
+}
+
+// IsConnected reports whether there is a connection to NATS.
+func (s *Stream) IsConnected() bool { return s.engine.IsConnected() }
+
+// TurnsUnderWay returns how many turns were published and are not acknowledged.
+func (s *Stream) TurnsUnderWay() int64 { return s.turnsOut.Load() }
+
+// Secret returns 32 random bytes, the same on all servers. The stream must have been
+// reached.
+func (s *Stream) Secret() [32]byte { return s.secret }
+
+// out returns why clients are to be disconnected: nil while the stream is within reach.
+func (s *Stream) out() *protocol.Disconnect {
+	if s.isAway.Load() {
+		return &OutOfReach
+	}
+	return nil
+}
+
+// makeContact looks for the stream until it is there, and makes it if it is missing. It
+// returns when the stream was made.
+func (s *Stream) makeContact() (created time.Time, ok bool) {
+	attempt := func() error {
+		info, err := s.ensure()
+		if err != nil {
+			return err
+		}
+		secret, err := s.sharedSecret()
+		if err != nil {
+			return fmt.Errorf("the secret: %w", err)
+		}
+		s.check(info)
+		s.secret = secret
+		s.cursor.Store(info.State.LastSeq)
+		s.looks.note(s.looks.begin(), info)
+		created = info.Created
+		return nil
+	}
+	subscribed := false
+	since := time.Now()
+	for {
+		if !subscribed {
+			subscribed = s.engine.Subscribe(hearPrefix+">", s.arrive) == nil && s.engine.Subscribe(hereSubject, s.hearPresence) == nil
+		}
+		err := attempt()
+		if err == nil && subscribed {
+			break
+		}
+		if time.Since(since) >= awayAfter {
+			s.complain("nats away", "nats: the stream %s is out of reach: %v", streamName, err)
+			s.isAway.Store(true)
+		}
+		if !s.sleep(3 * retryDelay) {
+			return created, false
+		}
+	}
+	s.isAway.Store(false)
+	close(s.contact)
+	s.engine.Serve("chat", s.options.Version, s.options.Metadata, s.options.Stats)
+	return created, true
+}
+
+// sleep waits. It reports false if the stream was closed.
+func (s *Stream) sleep(d time.Duration) bool { return sleep(s.ctx, d) }
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// complaints are when something was last logged, by kind.
+type complaints struct {
+	mu sync.Mutex
+	at map[string]time.Time
+}
+
+// complain logs what goes on for as long as NATS is away, once in complainInterval of each
+// kind.
+func (s *Stream) complain(kind, format string, args ...any) {
+	s.complaints.mu.Lock()
+	defer s.complaints.mu.Unlock()
+	now := time.Now()
+	if at, ok := s.complaints.at[kind]; ok && now.Sub(at) < complainInterval {
+		return
+	}
+	s.complaints.at[kind] = now
+	s.monitor.Logf(kind, format, args...)
+}
+
+// wake has the stream read now.
+func (s *Stream) wake() {
+	select {
+	case s.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// newID returns an id that no other hub or server has.
+func newID() string {
+	var id [8]byte
+	rand.Read(id[:])
+	return hex.EncodeToString(id[:])
+}
+
+// subject returns the subject of a room.
+func subject(room string) string {
+	if room == "" {
+		return sayPrefix + "lobby"
+	}
+	return sayPrefix + "room." + protocol.PlainRoom(room)
+}
+
+// errAnswer says that an answer could not be understood.
+var errAnswer = errors.New("the answer cannot be read")

@@ -1,0 +1,197 @@
+package natslog
+
+import (
+	"cmp"
+	"encoding/json"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"chat/internal/presence"
+	"chat/internal/protocol"
+)
+
+const (
+	// hereSubject is where each server says who is in which room on it.
+	hereSubject = "chat-here"
+
+	// hereInterval is how often it says so if nothing changes.
+	hereInterval = 10 * time.Second
+
+	// forgetAfter is how long a server may be silent before it is forgotten.
+	forgetAfter = 3 * hereInterval
+
+	// maxHere is the length in bytes of all users whom a server names, about and at most: a
+	// message to NATS may have 1 MiB. Of larger rooms it tells the number alone.
+	maxHere = 512 << 10
+)
+
+// A hereMessage is what a server says.
+type hereMessage struct {
+	Server string                    `json:"server"`
+	Rooms  map[string]presence.Crowd `json:"rooms"`
+}
+
+// A here is who is in which room on this server.
+type here struct {
+	server  string
+	changed chan struct{} // receives when it changed
+
+	mu    sync.Mutex
+	rooms map[string]presence.Crowd
+}
+
+func newHere() *here {
+	return &here{server: newID(), changed: make(chan struct{}, 1), rooms: make(map[string]presence.Crowd)}
+}
+
+// set sets who is in a room.
+func (h *here) set(room string, c presence.Crowd) {
+	h.mu.Lock()
+	if c.Count == 0 {
+		delete(h.rooms, room)
+	} else {
+		h.rooms[room] = c
+	}
+	h.mu.Unlock()
+	h.touch()
+}
+
+// touch has the others told soon.
+func (h *here) touch() {
+	select {
+	case h.changed <- struct{}{}:
+	default:
+	}
+}
+
+// encode returns the message that says who is here.
+func (h *here) encode() []byte {
+	h.mu.Lock()
+	rooms := maps.Clone(h.rooms)
+	h.mu.Unlock()
+	bySize := slices.SortedFunc(maps.Keys(rooms), func(a, b string) int {
+		return cmp.Or(cmp.Compare(rooms[a].Count, rooms[b].Count), cmp.Compare(a, b))
+	})
+	size := 0
+	for _, room := range bySize {
+		c := rooms[room]
+		for userID, name := range c.Names {
+			size += len(userID) + 2*len(name) + 8
+		}
+		if size > maxHere {
+			rooms[room] = presence.Crowd{Count: c.Count}
+		}
+	}
+	text, _ := json.Marshal(hereMessage{h.server, rooms}) // it can be encoded
+	return text
+}
+
+// An elsewhere is who is in which room on other servers.
+type elsewhere struct {
+	version atomic.Uint64 // grows with each change
+
+	mu      sync.Mutex
+	servers map[string]serverHere
+}
+
+// A serverHere is what a server said last.
+type serverHere struct {
+	rooms map[string]presence.Crowd
+	heard time.Time
+}
+
+func newElsewhere() *elsewhere {
+	e := &elsewhere{servers: make(map[string]serverHere)}
+	e.version.Store(1)
+	return e
+}
+
+// set sets who is on a server. It reports whether the server was not known.
+func (e *elsewhere) set(server string, rooms map[string]presence.Crowd, now time.Time) (isNew bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, known := e.servers[server]
+	if len(rooms) == 0 {
+		delete(e.servers, server)
+	} else {
+		e.servers[server] = serverHere{rooms, now}
+	}
+	e.version.Add(1)
+	return !known && len(rooms) > 0
+}
+
+// forget forgets servers that were silent for too long.
+func (e *elsewhere) forget(now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for server, s := range e.servers {
+		if now.Sub(s.heard) >= forgetAfter {
+			delete(e.servers, server)
+			e.version.Add(1)
+		}
+	}
+}
+
+// in returns who is in a room, on each other server where somebody is.
+func (e *elsewhere) in(room string) (crowds []presence.Crowd) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.servers {
+		if c, ok := s.rooms[room]; ok {
+			crowds = append(crowds, c)
+		}
+	}
+	return crowds
+}
+
+// tellPresence tells the other servers who is here, after a change and every hereInterval,
+// but not more than once a second.
+func (s *Stream) tellPresence() {
+	heartbeat := time.NewTicker(hereInterval)
+	defer heartbeat.Stop()
+	s.here.touch() // so that the others tell this server
+	for {
+		select {
+		case <-s.here.changed:
+		case <-heartbeat.C:
+		case <-s.ctx.Done():
+			return
+		}
+		s.elsewhere.forget(time.Now())
+		if s.engine.Publish(hereSubject, s.here.encode()) != nil {
+			s.here.touch() // there is no connection now
+		}
+		if !s.sleep(presence.Interval) {
+			return
+		}
+	}
+}
+
+// goodbye tells the other servers that nobody is here any more.
+func (s *Stream) goodbye() {
+	text, _ := json.Marshal(hereMessage{Server: s.here.server}) // it can be encoded
+	s.engine.Publish(hereSubject, text)                         // an error says that nobody hears it
+}
+
+// hearPresence takes what a server says.
+func (s *Stream) hearPresence(m *Message) {
+	var said hereMessage
+	if json.Unmarshal(m.Data, &said) != nil || said.Server == s.here.server {
+		return
+	}
+	for room, c := range said.Rooms {
+		if c.Count < 1 || len(c.Names) > presence.MaxNames {
+			delete(said.Rooms, room)
+			continue
+		}
+		for userID, name := range c.Names {
+			c.Names[userID] = protocol.CleanName(name)
+		}
+	}
+	if s.elsewhere.set(said.Server, said.Rooms, time.Now()) {
+		s.here.touch()
+	}
+}

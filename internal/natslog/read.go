@@ -1,0 +1,312 @@
+package natslog
+
+import (
+	"math"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// nothingWanted is the sequence number that a Log wants to be told of if there is none.
+const nothingWanted = math.MaxUint64
+
+const (
+	// quietTime is how long nothing may come before the stream is asked whether it has more.
+	quietTime = time.Second
+
+	// maxErrors is how many errors of reading running have another node looked for.
+	maxErrors = 3
+)
+
+// arrive takes a message that the stream stored and published. If there are too many, those
+// that are left out are fetched.
+func (s *Stream) arrive(m *Message) {
+	select {
+	case s.arrived <- m:
+	default:
+	}
+}
+
+// read reads the stream: what arrives, if it is the next in order, and else what is fetched.
+// The cursor alone decides what is next.
+func (s *Stream) read() {
+	quiet := time.NewTimer(quietTime)
+	defer quiet.Stop()
+	errors := 0
+	fetch := func(until uint64) {
+		if s.catchUp(until) {
+			errors = 0
+		} else if errors++; errors == maxErrors {
+			errors = 0
+			s.engine.Reconnect()
+		}
+	}
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case m := <-s.arrived:
+			seq := sequence(m)
+			switch cursor := s.cursor.Load(); {
+			case seq <= cursor:
+			case seq == cursor+1:
+				s.take(m, seq)
+			default:
+				s.monitor.Broke()
+				fetch(seq)
+			}
+		case <-quiet.C:
+			fetch(0)
+		case <-s.nudge:
+			fetch(0)
+		case do := <-s.orders:
+			do()
+		}
+		quiet.Reset(quietTime)
+	}
+}
+
+// take hands a turn to its room, and moves the cursor there.
+func (s *Stream) take(m *Message, seq uint64) {
+	subject := m.header("Nats-Subject")
+	s.mu.Lock()
+	for l := range s.logs[subject] {
+		l.mu.Lock()
+		l.queue = append(l.queue, m)
+		l.mu.Unlock()
+		l.signal()
+	}
+	s.mu.Unlock()
+	s.cursor.Store(seq)
+	if seq >= s.wanted.Load() {
+		s.tellWanted()
+	}
+}
+
+// catchUp fetches what is after the cursor, up to a sequence number that is known to be
+// there, 0 for none, and to the end of what a node has. It reports false if that fails.
+func (s *Stream) catchUp(until uint64) bool {
+	for attempts := 0; ; attempts++ {
+		fetched := 0
+		end, err := s.fetch(s.ctx, sayPrefix+">", s.cursor.Load()+1, func(m *Message, seq uint64) {
+			fetched++
+			s.take(m, seq)
+		})
+		if fetched > 0 {
+			s.monitor.Fetched(fetched)
+			attempts = 0
+		}
+		switch {
+		case s.ctx.Err() != nil:
+			return true
+		case err != nil:
+			s.complain("nats fetch", "nats: the stream cannot be read: %v", err)
+			return false
+		case end && s.cursor.Load() >= until:
+			return true
+		case end && attempts >= 20: // the node lags
+			return false
+		case end:
+			s.sleep(retryDelay / 2)
+		}
+	}
+}
+
+// want has a Log told when the cursor is at a sequence number.
+func (s *Stream) want(l *Log, seq uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.mu.Lock()
+	l.wanted = min(l.wanted, seq)
+	l.mu.Unlock()
+	if seq < s.wanted.Load() {
+		s.wanted.Store(seq)
+	}
+	if s.cursor.Load() >= seq { // since the caller looked
+		l.signal()
+	}
+}
+
+// tellWanted tells the Logs that wait for the cursor.
+func (s *Stream) tellWanted() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	cursor, least := s.cursor.Load(), uint64(nothingWanted)
+	for _, logs := range s.logs {
+		for l := range logs {
+			l.mu.Lock()
+			if l.wanted <= cursor {
+				l.wanted = nothingWanted
+				l.signal()
+			}
+			least = min(least, l.wanted)
+			l.mu.Unlock()
+		}
+	}
+	s.wanted.Store(least)
+}
+
+// restart begins anew with another stream, or one that has lost turns.
+func (s *Stream) restart(info *nats.StreamInfo) {
+	s.cursor.Store(info.State.LastSeq)
+	s.everyLog((*Log).lose)
+}
+
+// skip moves the cursor over turns that were deleted, unless it has moved.
+func (s *Stream) skip(from, to uint64) {
+	if s.cursor.CompareAndSwap(from, to) {
+		s.tellWanted()
+	}
+}
+
+// everyLog calls a function for each Log.
+func (s *Stream) everyLog(do func(*Log)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, logs := range s.logs {
+		for l := range logs {
+			do(l)
+		}
+	}
+}
+
+// begin returns the number of a look that begins.
+func (ls *looks) begin() int64 {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.begun++
+	return ls.begun
+}
+
+// now returns the number of the last look that began.
+func (ls *looks) now() int64 {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.begun
+}
+
+// note notes what a look showed.
+func (ls *looks) note(number int64, info *nats.StreamInfo) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	copy(ls.numbers[:], ls.numbers[1:])
+	copy(ls.ends[:], ls.ends[1:])
+	ls.numbers[looksBefore-1], ls.ends[looksBefore-1] = number, info.State.LastSeq
+	ls.first = info.State.FirstSeq
+	ls.limit = maxTurns
+	if limit := info.Config.MaxMsgsPerSubject; limit > 0 && limit < maxTurns {
+		ls.limit = int(limit)
+	}
+}
+
+// endsBelow reports whether the last looks, all of them begun after one with this number,
+// showed that the stream ends below a sequence number.
+func (ls *looks) endsBelow(seq uint64, since int64) bool {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	for i, end := range ls.ends {
+		if ls.numbers[i] <= since || end >= seq {
+			return false
+		}
+	}
+	return true
+}
+
+// bounds returns the stream's first sequence number, and how many turns it keeps of a room.
+func (ls *looks) bounds() (first uint64, limit int) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.first, ls.limit
+}
+
+// A watcher finds out what has become of the stream.
+type watcher struct {
+	created   time.Time // the stream
+	answered  time.Time // the last look that succeeded
+	backwards int       // looks running that showed the stream's end below the cursor
+	missing   int       // looks running that showed no stream
+	cursor    uint64    // at the last look
+	moved     time.Time // when the cursor had moved, or was at the end
+}
+
+// watch looks at the stream once a lookInterval.
+func (s *Stream) watch(created time.Time) {
+	now := time.Now()
+	w := watcher{created: created, answered: now, moved: now}
+	for s.sleep(lookInterval) {
+		s.look(&w)
+	}
+}
+
+// look looks at the stream once.
+func (s *Stream) look(w *watcher) {
+	number := s.looks.begin()
+	cursor := s.cursor.Load() // the end can only be above that
+	info, err := s.info()
+	if isCode(err, codeNoStream) {
+		if w.missing++; w.missing >= 2 {
+			s.monitor.Logf("nats stream", "nats: the stream %s is gone", streamName)
+			info, err = s.create()
+		}
+	} else {
+		w.missing = 0
+	}
+	now := time.Now()
+	if err != nil {
+		w.moved = now // nothing can have come
+		if now.Sub(w.answered) >= awayAfter && !s.isAway.Swap(true) {
+			s.monitor.Logf("nats away", "nats: the stream %s is out of reach: %v", streamName, err)
+			s.everyLog((*Log).signal)
+		}
+		return
+	}
+	w.answered = now
+	if s.isAway.Swap(false) {
+		s.monitor.Logf("nats away", "nats: the stream %s is within reach again", streamName)
+	}
+	s.looks.note(number, info)
+	end := info.State.LastSeq
+	if end < cursor {
+		w.backwards++
+	} else {
+		w.backwards = 0
+	}
+	switch {
+	case !info.Created.Equal(w.created):
+		s.monitor.Logf("nats stream", "nats: the stream %s was made anew", streamName)
+	case w.backwards >= looksBefore:
+		s.monitor.Logf("nats stream", "nats: the stream %s has lost turns: it ends at %d, and %d was read", streamName, end, cursor)
+	default:
+		s.lookForSilence(w, end, now)
+		return
+	}
+	w.created, w.backwards, w.moved = info.Created, 0, now
+	s.order(func() { s.restart(info) })
+}
+
+// order has the goroutine that reads do something.
+func (s *Stream) order(do func()) {
+	select {
+	case s.orders <- do:
+	case <-s.ctx.Done():
+	}
+}
+
+// lookForSilence has another node looked for when the stream has more than is read.
+func (s *Stream) lookForSilence(w *watcher, end uint64, now time.Time) {
+	cursor := s.cursor.Load()
+	if cursor != w.cursor || end <= cursor {
+		w.cursor, w.moved = cursor, now
+		return
+	}
+	if now.Sub(w.moved) < silentAfter {
+		return
+	}
+	w.moved = now
+	if next, err := s.nextAfter(cursor); err == nil && next == 0 {
+		s.order(func() { s.skip(cursor, end) })
+		return
+	}
+	s.monitor.Logf("nats silent", "nats: the stream %s has more than is heard of it", streamName)
+	s.engine.Reconnect()
+}

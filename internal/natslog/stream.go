@@ -1,0 +1,350 @@
+package natslog
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"chat/internal/history"
+	"chat/internal/protocol"
+)
+
+// What is asked of JetStream, and how the answers are read.
+
+// ask asks JetStream's API, and reads the answer into v.
+func (s *Stream) ask(subject string, request, v any) error {
+	ctx, cancel := context.WithTimeout(s.ctx, requestTimeout)
+	defer cancel()
+	m := &Message{Subject: "$JS.API." + subject}
+	if request != nil {
+		m.Data, _ = json.Marshal(request) // it can be encoded
+	}
+	a, err := s.engine.Request(ctx, m)
+	if err != nil {
+		return err
+	}
+	return readAnswer(a, v)
+}
+
+// readAnswer reads an answer of JetStream into v.
+func readAnswer(a *Message, v any) error {
+	var failed struct {
+		Error *apiError `json:"error"`
+	}
+	if json.Unmarshal(a.Data, &failed) != nil {
+		return errAnswer
+	}
+	if failed.Error != nil {
+		return failed.Error
+	}
+	if json.Unmarshal(a.Data, v) != nil {
+		return errAnswer
+	}
+	return nil
+}
+
+// config returns how the stream is made.
+func (s *Stream) config() *nats.StreamConfig {
+	maxBytes := s.options.MaxBytes
+	if maxBytes == 0 {
+		maxBytes = -1
+	}
+	return &nats.StreamConfig{
+		Name:              streamName,
+		Subjects:          []string{sayPrefix + ">"},
+		Storage:           nats.FileStorage,
+		Replicas:          s.options.Replicas,
+		MaxMsgsPerSubject: maxTurns,
+		MaxMsgs:           -1,
+		MaxBytes:          maxBytes,
+		MaxMsgSize:        -1,
+		MaxConsumers:      -1,
+		MaxAge:            s.options.Keep,
+		Discard:           nats.DiscardOld,
+		AllowDirect:       true,
+		RePublish:         &nats.RePublish{Source: sayPrefix + ">", Destination: hearPrefix + ">"},
+		FirstSeq:          uint64(time.Now().UnixMilli()),
+	}
+}
+
+// info asks the stream's leader for its state.
+func (s *Stream) info() (*nats.StreamInfo, error) {
+	var info nats.StreamInfo
+	if err := s.ask("STREAM.INFO."+streamName, nil, &info); err != nil {
+		return nil, err
+	}
+	return &info, nil
+}
+
+// ensure returns the stream's state, and makes the stream if it is missing.
+func (s *Stream) ensure() (*nats.StreamInfo, error) {
+	info, err := s.info()
+	if isCode(err, codeNoStream) {
+		return s.create()
+	}
+	return info, err
+}
+
+// create makes the stream. If somebody else was faster, it takes that one as it is.
+func (s *Stream) create() (*nats.StreamInfo, error) {
+	var info nats.StreamInfo
+	err := s.ask("STREAM.CREATE."+streamName, s.config(), &info)
+	if isCode(err, codeNameInUse) {
+		return s.info()
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.monitor.Logf("nats stream", "nats: the stream %s was made", streamName)
+	return &info, nil
+}
+
+// check logs what a stream that was made elsewhere lacks.
+func (s *Stream) check(info *nats.StreamInfo) {
+	want, is := s.config(), info.Config
+	var lacks []string
+	note := func(differs bool, what string) {
+		if differs {
+			lacks = append(lacks, what)
+		}
+	}
+	note(is.Storage != want.Storage, "file storage")
+	note(!is.AllowDirect, "allow_direct")
+	note(is.RePublish == nil || *is.RePublish != *want.RePublish, fmt.Sprintf("republish from %s> to %s>", sayPrefix, hearPrefix))
+	note(is.MaxMsgsPerSubject != want.MaxMsgsPerSubject, fmt.Sprintf("max_msgs_per_subject %d", maxTurns))
+	note(is.Discard != want.Discard, "discard old")
+	note(is.MaxAge != want.MaxAge, fmt.Sprintf("max_age %v, as -keep says", want.MaxAge))
+	note(is.Replicas != want.Replicas, fmt.Sprintf("%d replicas", want.Replicas))
+	if len(lacks) > 0 {
+		s.monitor.Logf("nats stream", "nats: the stream %s is there, and is used as it is, without %s", streamName, strings.Join(lacks, ", "))
+	}
+}
+
+// store publishes a turn and returns the sequence number under which the stream has it.
+func (s *Stream) store(ctx context.Context, subject string, t *turn) (seq uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	m := &Message{Subject: subject, Data: t.data, Header: map[string][]string{nats.MsgIdHdr: {t.id.String()}}}
+	a, err := s.engine.Request(ctx, m)
+	if err != nil {
+		return 0, err
+	}
+	var ack struct {
+		Stream string `json:"stream"`
+		Seq    uint64 `json:"seq"`
+	}
+	if err := readAnswer(a, &ack); err != nil {
+		return 0, err
+	}
+	if ack.Stream != streamName || ack.Seq == 0 {
+		return 0, errAnswer
+	}
+	return ack.Seq, nil
+}
+
+// lastOf asks the stream's leader for the last sequence number of a subject, 0 if there is
+// none. (A replica may not have the last ones yet.)
+func (s *Stream) lastOf(subject string) (uint64, error) {
+	return s.lookUp(map[string]any{"last_by_subj": subject})
+}
+
+// nextAfter asks the stream's leader for the first sequence number after seq, 0 if there is
+// none.
+func (s *Stream) nextAfter(seq uint64) (uint64, error) {
+	return s.lookUp(map[string]any{"next_by_subj": sayPrefix + ">", "seq": seq + 1})
+}
+
+func (s *Stream) lookUp(request any) (uint64, error) {
+	var answer struct {
+		Message struct {
+			Seq uint64 `json:"seq"`
+		} `json:"message"`
+	}
+	err := s.ask("STREAM.MSG.GET."+streamName, request, &answer)
+	if isCode(err, codeNoMessage) {
+		return 0, nil
+	}
+	return answer.Message.Seq, err
+}
+
+const (
+	// batchTurns is how many turns are fetched at once, at most.
+	batchTurns = 500
+
+	// batchBytes is how many bytes are fetched at once, at most, but for the last turn.
+	batchBytes = 4 << 20
+)
+
+// fetch fetches stored turns of a subject, which may have a wildcard, from a sequence number
+// on, in order. It reports the end when the node that answered has no more.
+func (s *Stream) fetch(ctx context.Context, subject string, from uint64, take func(m *Message, seq uint64)) (end bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	request, _ := json.Marshal(map[string]any{"next_by_subj": subject, "seq": from, "batch": batchTurns, "max_bytes": batchBytes})
+	m := &Message{Subject: "$JS.API.DIRECT.GET." + streamName, Data: request}
+	last := from - 1
+	var failed error
+	err = s.engine.RequestAll(ctx, m, func(a *Message) bool {
+		switch status := a.header("Status"); status {
+		case "":
+		case "404":
+			end = true
+			return false
+		case "204":
+			end = a.header("Nats-Num-Pending") == "0"
+			return false
+		default:
+			failed = fmt.Errorf("%s %s", status, a.header("Description"))
+			return false
+		}
+		seq := sequence(a)
+		if seq <= last {
+			failed = errAnswer
+			return false
+		}
+		last = seq
+		take(a, seq)
+		return true
+	})
+	if err == nil {
+		err = failed
+	}
+	return end, err
+}
+
+// keptMessages are the last messages of a room: at least those that a history keeps.
+type keptMessages struct {
+	messages []protocol.Message
+	bytes    int   // of their texts
+	goneID   int64 // nothing that was said after this is missing
+}
+
+// add adds a message.
+func (k *keptMessages) add(m protocol.Message) {
+	k.messages = append(k.messages, m)
+	k.bytes += len(m.Text)
+	for len(k.messages) > history.MaxMessages || k.bytes > history.MaxBytes {
+		k.goneID = max(k.goneID, k.messages[0].ID)
+		k.bytes -= len(k.messages[0].Text)
+		k.messages = k.messages[1:]
+	}
+	if len(k.messages) == cap(k.messages) {
+		k.messages = append(make([]protocol.Message, 0, 2*history.MaxMessages), k.messages...)
+	}
+}
+
+// readRoom reads a room as the stream has it now.
+func (s *Stream) readRoom(ctx context.Context, subject string) (*opened, error) {
+	last, err := s.lastOf(subject)
+	if err != nil {
+		return nil, err
+	}
+	first, limit := s.looks.bounds()
+	o := &opened{window: newWindow()}
+	turns, firstTurn := 0, uint64(0)
+	for last > 0 {
+		end, err := s.fetch(ctx, subject, o.last+1, func(m *Message, seq uint64) {
+			if turns++; turns == 1 {
+				firstTurn = seq
+			}
+			o.last = seq
+			id, messages := s.decode(m, seq)
+			if len(messages) == 0 || !o.window.begin(id) {
+				return
+			}
+			for _, m := range messages {
+				if !o.window.add(&m) {
+					o.kept.add(m)
+				}
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		if end && o.last >= last {
+			break
+		}
+		if end && !sleep(ctx, retryDelay/2) { // the node that answered lags
+			return nil, ctx.Err()
+		}
+	}
+	o.kept.goneID = max(o.kept.goneID, endID(first-1))
+	if turns >= limit {
+		o.kept.goneID = max(o.kept.goneID, endID(firstTurn-1))
+	}
+	o.kept.messages = slices.Clone(o.kept.messages)
+	return o, nil
+}
+
+// Kept returns the last messages of a room, and an id after which nothing is missing in
+// them. The room need not be open.
+func (s *Stream) Kept(ctx context.Context, room string) (*Start, error) {
+	select {
+	case <-s.contact:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case s.opening <- struct{}{}:
+		defer func() { <-s.opening }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	o, err := s.readRoom(ctx, subject(room))
+	if err != nil {
+		return nil, err
+	}
+	return &Start{o.kept.messages, o.kept.goneID}, nil
+}
+
+// open reads the room, and tries again until that succeeds or another reading begins.
+func (l *Log) open(reading uint64) {
+	s := l.stream
+	select {
+	case <-s.contact:
+	case <-l.ctx.Done():
+		return
+	}
+	for {
+		select {
+		case s.opening <- struct{}{}:
+		case <-l.ctx.Done():
+			return
+		}
+		o, err := s.readRoom(l.ctx, l.subject)
+		<-s.opening
+		l.mu.Lock()
+		isCurrent := l.reading == reading
+		if isCurrent && err == nil {
+			l.opened = o
+		}
+		l.mu.Unlock()
+		if !isCurrent || l.ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			l.signal()
+			return
+		}
+		s.complain("nats open", "nats: %s cannot be read: %v", l.subject, err)
+		if !sleep(l.ctx, retryDelay) {
+			return
+		}
+	}
+}
+
+// lose begins the room again, from another stream.
+func (l *Log) lose() {
+	l.mu.Lock()
+	l.queue, l.opened, l.isLost = nil, nil, true
+	l.reading++
+	reading := l.reading
+	l.mu.Unlock()
+	l.signal()
+	l.stream.running.Go(func() { l.open(reading) })
+}

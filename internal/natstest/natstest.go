@@ -1,0 +1,495 @@
+// Package natstest simulates NATS with JetStream as far as package natslog uses it, for tests
+// on fake time. It has one stream for each name, and can do what goes wrong with the real one:
+// be away, lose what is sent, answer late, and lose a stream or its end.
+package natstest
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"chat/internal/natslog"
+)
+
+// errAway is what a connection says that has no answer.
+var errAway = errors.New("no responders available")
+
+// dedupeWindow is how long a stream knows the ids of what it has stored.
+const dedupeWindow = 2 * time.Minute
+
+// NATS is a cluster. Its fields may be set before it is used, its methods called at any
+// time.
+type NATS struct {
+	Latency time.Duration // of each way
+
+	mu       sync.Mutex
+	streams  map[string]*stream
+	conns    []*Conn
+	isAway   bool
+	loseAcks int    // how many
+	loseSaid int    // how many
+	lag      uint64 // how many of the last messages a node that is asked directly has not got
+	asked    map[string]int
+}
+
+// A stream is what JetStream keeps.
+type stream struct {
+	config   config
+	created  time.Time
+	last     uint64
+	messages []stored
+	ids      map[string]stored
+}
+
+// A config is what is used of a stream's configuration.
+type config struct {
+	Name              string          `json:"name"`
+	Subjects          []string        `json:"subjects"`
+	Storage           string          `json:"storage"`
+	Discard           string          `json:"discard"`
+	Replicas          int             `json:"num_replicas"`
+	MaxMsgsPerSubject int             `json:"max_msgs_per_subject"`
+	MaxAge            time.Duration   `json:"max_age"`
+	MaxBytes          int64           `json:"max_bytes"`
+	AllowDirect       bool            `json:"allow_direct"`
+	FirstSeq          uint64          `json:"first_seq"`
+	RePublish         json.RawMessage `json:"republish,omitempty"`
+}
+
+// A stored is a message that a stream has.
+type stored struct {
+	subject string
+	header  map[string][]string
+	data    []byte
+	seq     uint64
+	at      time.Time
+}
+
+// New returns a cluster without streams.
+func New() *NATS {
+	return &NATS{streams: make(map[string]*stream), asked: make(map[string]int)}
+}
+
+// A Conn is a connection. It implements natslog.Engine.
+type Conn struct {
+	nats       *NATS
+	ctx        context.Context
+	stop       context.CancelFunc
+	subs       []*subscription
+	isCut      bool
+	reconnects int
+}
+
+// A subscription hands over what is published.
+type subscription struct {
+	subject string
+	queue   chan *natslog.Message
+}
+
+// Connect returns a connection.
+func (n *NATS) Connect() *Conn {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c := &Conn{nats: n}
+	c.ctx, c.stop = context.WithCancel(context.Background())
+	n.conns = append(n.conns, c)
+	return c
+}
+
+// SetAway has the cluster answer nobody, or answer again.
+func (n *NATS) SetAway(isAway bool) { n.locked(func() { n.isAway = isAway }) }
+
+// LoseAcks has the next answers to what is published in a stream lost: it is stored.
+func (n *NATS) LoseAcks(count int) { n.locked(func() { n.loseAcks = count }) }
+
+// LoseSaid has the next messages that the stream stores not published again.
+func (n *NATS) LoseSaid(count int) { n.locked(func() { n.loseSaid = count }) }
+
+// Lag has direct questions answered by a node that lacks the last messages.
+func (n *NATS) Lag(messages uint64) { n.locked(func() { n.lag = messages }) }
+
+// Delete deletes a stream.
+func (n *NATS) Delete(name string) { n.locked(func() { delete(n.streams, name) }) }
+
+// Cut deletes the last messages of a stream, as if they had never been there.
+func (n *NATS) Cut(name string, messages int) {
+	n.locked(func() {
+		s := n.streams[name]
+		s.messages = s.messages[:len(s.messages)-messages]
+		s.last -= uint64(messages)
+	})
+}
+
+// Purge deletes all messages of a stream, whose sequence numbers go on.
+func (n *NATS) Purge(name string) { n.locked(func() { n.streams[name].messages = nil }) }
+
+// Put stores a message in a stream and does not publish it again.
+func (n *NATS) Put(name, subject, id string, data []byte) {
+	n.locked(func() {
+		n.streams[name].add(subject, map[string][]string{"Nats-Msg-Id": {id}}, data)
+	})
+}
+
+// Stored returns what a stream has stored of a subject.
+func (n *NATS) Stored(name, subject string) (data []string) {
+	n.locked(func() {
+		for _, m := range n.streams[name].messages {
+			if m.subject == subject {
+				data = append(data, string(m.data))
+			}
+		}
+	})
+	return data
+}
+
+// Last returns the last sequence number of a stream.
+func (n *NATS) Last(name string) (seq uint64) {
+	n.locked(func() { seq = n.streams[name].last })
+	return seq
+}
+
+// Config returns how a stream was made: what it keeps of a subject, its age, its bytes and
+// its replicas.
+func (n *NATS) Config(name string) (perSubject int, age time.Duration, bytes int64, replicas int) {
+	n.locked(func() {
+		c := n.streams[name].config
+		perSubject, age, bytes, replicas = c.MaxMsgsPerSubject, c.MaxAge, c.MaxBytes, c.Replicas
+	})
+	return perSubject, age, bytes, replicas
+}
+
+// Asked returns how many requests to a subject were answered.
+func (n *NATS) Asked(subject string) (count int) {
+	n.locked(func() { count = n.asked[subject] })
+	return count
+}
+
+func (n *NATS) locked(do func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	do()
+}
+
+// SetCut cuts a connection off, or mends it: nothing comes through, and nobody is told.
+func (c *Conn) SetCut(isCut bool) { c.nats.locked(func() { c.isCut = isCut }) }
+
+// Reconnects returns how often Reconnect was called.
+func (c *Conn) Reconnects() (count int) {
+	c.nats.locked(func() { count = c.reconnects })
+	return count
+}
+
+// Request implements natslog.Engine.
+func (c *Conn) Request(ctx context.Context, m *natslog.Message) (answer *natslog.Message, err error) {
+	err = c.RequestAll(ctx, m, func(a *natslog.Message) bool {
+		answer = a
+		return false
+	})
+	return answer, err
+}
+
+// RequestAll implements natslog.Engine.
+func (c *Conn) RequestAll(ctx context.Context, m *natslog.Message, answer func(*natslog.Message) bool) error {
+	if err := c.travel(ctx); err != nil {
+		return err
+	}
+	c.nats.mu.Lock()
+	answers, err := c.nats.answer(m)
+	c.nats.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := c.travel(ctx); err != nil {
+		return err
+	}
+	for _, a := range answers {
+		if !answer(a) {
+			return nil
+		}
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// travel takes as long as a message on its way. It takes for ever on a connection that is
+// cut off.
+func (c *Conn) travel(ctx context.Context) error {
+	select {
+	case <-time.After(c.nats.Latency):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	c.nats.mu.Lock()
+	isCut := c.isCut
+	c.nats.mu.Unlock()
+	if isCut {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return nil
+}
+
+// Publish implements natslog.Engine.
+func (c *Conn) Publish(subject string, data []byte) error {
+	c.nats.mu.Lock()
+	defer c.nats.mu.Unlock()
+	if c.nats.isAway {
+		return errAway
+	}
+	if !c.isCut {
+		c.nats.publish(&natslog.Message{Subject: subject, Data: data})
+	}
+	return nil
+}
+
+// Subscribe implements natslog.Engine.
+func (c *Conn) Subscribe(subject string, handle func(*natslog.Message)) error {
+	s := &subscription{subject, make(chan *natslog.Message, 1<<16)}
+	c.nats.mu.Lock()
+	c.subs = append(c.subs, s)
+	c.nats.mu.Unlock()
+	go func() {
+		for {
+			select {
+			case m := <-s.queue:
+				select {
+				case <-time.After(c.nats.Latency):
+				case <-c.ctx.Done():
+					return
+				}
+				handle(m)
+			case <-c.ctx.Done():
+				return
+			}
+		}
+	}()
+	return nil
+}
+
+// Serve implements natslog.Engine.
+func (c *Conn) Serve(string, string, map[string]string, func() any) error { return nil }
+
+// IsConnected implements natslog.Engine.
+func (c *Conn) IsConnected() (is bool) {
+	c.nats.locked(func() { is = !c.nats.isAway && !c.isCut })
+	return is
+}
+
+// Reconnect implements natslog.Engine.
+func (c *Conn) Reconnect() { c.nats.locked(func() { c.reconnects++ }) }
+
+// Close implements natslog.Engine.
+func (c *Conn) Close() { c.stop() }
+
+// publish hands a message to those who have subscribed. The lock must be held.
+func (n *NATS) publish(m *natslog.Message) {
+	for _, c := range n.conns {
+		for _, s := range c.subs {
+			prefix, isWild := strings.CutSuffix(s.subject, ">")
+			if c.isCut || c.ctx.Err() != nil || s.subject != m.Subject && !(isWild && strings.HasPrefix(m.Subject, prefix)) {
+				continue
+			}
+			s.queue <- m
+		}
+	}
+}
+
+// answer answers a request. The lock must be held.
+func (n *NATS) answer(m *natslog.Message) ([]*natslog.Message, error) {
+	if n.isAway {
+		return nil, errAway
+	}
+	n.asked[m.Subject]++
+	if question, ok := strings.CutPrefix(m.Subject, "$JS.API."); ok {
+		return n.ask(question, m.Data)
+	}
+	for _, s := range n.streams {
+		for _, subject := range s.config.Subjects {
+			if prefix := strings.TrimSuffix(subject, ">"); strings.HasPrefix(m.Subject, prefix) {
+				return n.store(s, m)
+			}
+		}
+	}
+	return nil, errAway
+}
+
+// ask answers a request to JetStream's API. The lock must be held.
+func (n *NATS) ask(question string, request []byte) ([]*natslog.Message, error) {
+	var get struct {
+		Last     string `json:"last_by_subj"`
+		Next     string `json:"next_by_subj"`
+		Seq      uint64 `json:"seq"`
+		Batch    int    `json:"batch"`
+		MaxBytes int    `json:"max_bytes"`
+	}
+	switch {
+	case strings.HasPrefix(question, "STREAM.INFO."):
+		return n.info(strings.TrimPrefix(question, "STREAM.INFO."))
+	case strings.HasPrefix(question, "STREAM.CREATE."):
+		return n.create(request)
+	case strings.HasPrefix(question, "STREAM.MSG.GET."):
+		s := n.streams[strings.TrimPrefix(question, "STREAM.MSG.GET.")]
+		if s == nil {
+			return failed(10059, "stream not found")
+		}
+		if err := json.Unmarshal(request, &get); err != nil {
+			return nil, err
+		}
+		found := s.next(get.Next, get.Seq, 0)
+		if get.Last != "" {
+			for _, m := range s.messages {
+				if m.subject == get.Last {
+					found = []stored{m}
+				}
+			}
+		}
+		if len(found) == 0 {
+			return failed(10037, "no message found")
+		}
+		return object(map[string]any{"message": map[string]any{"subject": found[0].subject, "seq": found[0].seq, "data": base64.StdEncoding.EncodeToString(found[0].data)}})
+	case strings.HasPrefix(question, "DIRECT.GET."):
+		name, subject, isLast := strings.Cut(strings.TrimPrefix(question, "DIRECT.GET."), ".")
+		s := n.streams[name]
+		if s == nil {
+			return nil, errAway
+		}
+		if isLast {
+			if found := s.next(subject, 0, 0); len(found) > 0 {
+				return []*natslog.Message{found[len(found)-1].message(name)}, nil
+			}
+			return status("404", nil)
+		}
+		if err := json.Unmarshal(request, &get); err != nil {
+			return nil, err
+		}
+		found := s.next(get.Next, get.Seq, n.lag)
+		if len(found) == 0 {
+			return status("404", nil)
+		}
+		var answers []*natslog.Message
+		size := 0
+		for _, m := range found {
+			answers = append(answers, m.message(name))
+			if size += len(m.data); len(answers) == get.Batch || size >= get.MaxBytes {
+				break
+			}
+		}
+		end, _ := status("204", map[string][]string{"Nats-Num-Pending": {strconv.Itoa(len(found) - len(answers))}})
+		return append(answers, end...), nil
+	}
+	return nil, fmt.Errorf("%s is not simulated", question)
+}
+
+// info answers with a stream's state. The lock must be held.
+func (n *NATS) info(name string) ([]*natslog.Message, error) {
+	s := n.streams[name]
+	if s == nil {
+		return failed(10059, "stream not found")
+	}
+	first := s.last + 1
+	if len(s.messages) > 0 {
+		first = s.messages[0].seq
+	}
+	return object(map[string]any{"config": s.config, "created": s.created, "state": map[string]any{"first_seq": first, "last_seq": s.last, "messages": len(s.messages)}})
+}
+
+// create makes a stream. The lock must be held.
+func (n *NATS) create(request []byte) ([]*natslog.Message, error) {
+	var c config
+	if err := json.Unmarshal(request, &c); err != nil {
+		return nil, err
+	}
+	if s := n.streams[c.Name]; s != nil && s.config.FirstSeq != c.FirstSeq {
+		return failed(10058, "stream name already in use with a different configuration")
+	}
+	if n.streams[c.Name] == nil {
+		n.streams[c.Name] = &stream{config: c, created: time.Now(), last: max(c.FirstSeq, 1) - 1, ids: make(map[string]stored)}
+	}
+	return n.info(c.Name)
+}
+
+// store stores a message in a stream, and publishes it again. The lock must be held.
+func (n *NATS) store(s *stream, m *natslog.Message) ([]*natslog.Message, error) {
+	if expected := m.Header["Nats-Expected-Last-Subject-Sequence"]; expected != nil && len(s.next(m.Subject, 0, 0)) > 0 {
+		return failed(10071, "wrong last sequence")
+	}
+	id := strings.Join(m.Header["Nats-Msg-Id"], "")
+	before, isKnown := s.ids[id]
+	isKnown = isKnown && id != "" && time.Since(before.at) < dedupeWindow
+	if !isKnown {
+		before = s.add(m.Subject, m.Header, m.Data)
+		if n.loseSaid > 0 {
+			n.loseSaid--
+		} else if s.config.RePublish != nil {
+			said := before.message(s.config.Name)
+			said.Subject = "said." + strings.TrimPrefix(m.Subject, "chat.")
+			n.publish(said)
+		}
+	}
+	if n.loseAcks > 0 {
+		n.loseAcks--
+		return nil, nil
+	}
+	return object(map[string]any{"stream": s.config.Name, "seq": before.seq, "duplicate": isKnown})
+}
+
+// add stores a message.
+func (s *stream) add(subject string, header map[string][]string, data []byte) stored {
+	s.last++
+	m := stored{subject, header, data, s.last, time.Now()}
+	s.ids[strings.Join(header["Nats-Msg-Id"], "")] = m
+	s.messages = append(s.messages, m)
+	if limit := s.config.MaxMsgsPerSubject; limit > 0 {
+		if of := s.next(subject, 0, 0); len(of) > limit {
+			s.messages = slices.DeleteFunc(s.messages, func(m stored) bool { return m.seq == of[0].seq })
+		}
+	}
+	return m
+}
+
+// next returns the messages of a subject from a sequence number on, without the last ones.
+func (s *stream) next(subject string, from, without uint64) (found []stored) {
+	prefix, isWild := strings.CutSuffix(subject, ">")
+	for _, m := range s.messages {
+		if m.seq >= from && m.seq+without <= s.last && (m.subject == subject || isWild && strings.HasPrefix(m.subject, prefix)) {
+			found = append(found, m)
+		}
+	}
+	return found
+}
+
+// message returns a message as it is handed out.
+func (m stored) message(stream string) *natslog.Message {
+	header := map[string][]string{"Nats-Stream": {stream}, "Nats-Subject": {m.subject}, "Nats-Sequence": {strconv.FormatUint(m.seq, 10)}}
+	for name, values := range m.header {
+		header[name] = values
+	}
+	return &natslog.Message{Subject: m.subject, Header: header, Data: m.data}
+}
+
+// object is an answer in JSON.
+func object(v any) ([]*natslog.Message, error) {
+	data, err := json.Marshal(v)
+	return []*natslog.Message{{Data: data}}, err
+}
+
+// failed is an answer that tells an error.
+func failed(code int, description string) ([]*natslog.Message, error) {
+	return object(map[string]any{"error": map[string]any{"code": 400, "err_code": code, "description": description}})
+}
+
+// status is an answer without data.
+func status(code string, header map[string][]string) ([]*natslog.Message, error) {
+	all := map[string][]string{"Status": {code}}
+	for name, values := range header {
+		all[name] = values
+	}
+	return []*natslog.Message{{Header: all}}, nil
+}

@@ -1,0 +1,333 @@
+package main
+
+import (
+	"time"
+
+	"chat/internal/filelog"
+	"chat/internal/history"
+	"chat/internal/natslog"
+	"chat/internal/presence"
+	"chat/internal/protocol"
+)
+
+// logWait is how long a stop waits until what was said is in the log, and delivered. What is
+// left of the five seconds is for the clients.
+const logWait = 2 * time.Second
+
+// maxHoldTicks is how many ticks a client may wait until its room is read from the log.
+const maxHoldTicks = 10
+
+// A roomLog puts what is said in a room into an order, keeps the last of it, and hands it
+// back to be delivered. A hub delivers nothing else. In memory and in a file it hands back in
+// the same turn of the hub what was said in it; over NATS later, with what other servers say.
+//
+// The hub's goroutine alone calls the methods.
+type roomLog interface {
+	open() // begins; called once, first
+
+	isFull() bool               // senders are to wait
+	say(m message)              // not while isFull
+	ready() <-chan struct{}     // receives when take has something without say; nil for never
+	take() (taken []committed)  // what is to be delivered, in order; the caller uses it up before it calls again
+	lost() *protocol.Disconnect // why all clients are to be disconnected after take; nil if they are not
+	isIdle() bool               // everything that was said was taken
+
+	// admits reports whether a client can be told now what it missed. If not, it can be
+	// later, or after the next tick.
+	admits(c *Client) bool
+	forget(c *Client) // it need not be admitted any more
+
+	// since returns the messages that a client gets that resumes after a position, whether
+	// it may have missed others, and the position from which it may resume next.
+	since(p history.Position) (entries []*history.Entry, missed bool, lastID int64)
+
+	last() (id int64, severalSpoke bool) // of the last message, 0 if there is none; and whether more than one user said something
+
+	tick(now time.Time, ms *presence.Members) // called once a tickPeriod
+	clear()                                   // forgets what was said, if it is nowhere else
+	close()
+}
+
+// A committed is a message that has its place in the log.
+type committed struct {
+	entry    *history.Entry
+	name     string // as its sender gave it
+	text     string
+	repeatTo *Client // it was said before, and this client says it again; nil for a message that is new
+	isRepeat bool    // the same, but the client may be nil: it is not on this server
+}
+
+// A localLog is a room's log in memory, and in a file if there is one.
+type localLog struct {
+	history *history.History
+	file    *filelog.Log // has what the history keeps; nil without -history
+	said    []message    // since the last take
+	taken   []committed  // by the last take
+}
+
+func (l *localLog) open() { l.history = l.file.Open(l.history) }
+
+func (l *localLog) isFull() bool { return false }
+
+func (l *localLog) say(m message) { l.said = append(l.said, m) }
+
+func (l *localLog) ready() <-chan struct{} { return nil }
+
+// take gives the messages their ids. Before it returns they are in the room's file: nobody
+// receives what a restart would lose. A duplicate, which its sender sends again because it
+// does not know whether the first arrived, is one that is still in history.
+func (l *localLog) take() []committed {
+	clear(l.taken)
+	l.taken = l.taken[:0]
+	if len(l.said) == 0 {
+		return nil
+	}
+	now := time.Now()
+	uncommitted := 0 // bytes
+	for _, m := range l.said {
+		if e := l.history.Find(m.sender.userID, m.ClientMsgID); e != nil {
+			l.taken = append(l.taken, committed{entry: e, repeatTo: m.sender, isRepeat: true})
+			continue
+		}
+		msg := protocol.Message{UserID: m.sender.userID, Name: m.sender.name, Text: m.Text, ClientMsgID: m.ClientMsgID}
+		e := l.history.Add(msg, now)
+		l.taken = append(l.taken, committed{entry: e, name: msg.Name, text: msg.Text})
+		if uncommitted += len(e.Payload); uncommitted > protocol.MaxFrame { // long before the history evicts it
+			l.file.Commit(l.history)
+			uncommitted = 0
+		}
+	}
+	l.file.Commit(l.history)
+	clear(l.said)
+	l.said = l.said[:0]
+	return l.taken
+}
+
+func (l *localLog) lost() *protocol.Disconnect { return nil }
+
+func (l *localLog) isIdle() bool { return len(l.said) == 0 }
+
+func (l *localLog) admits(*Client) bool { return true }
+
+func (l *localLog) forget(*Client) {}
+
+func (l *localLog) since(p history.Position) (entries []*history.Entry, missed bool, lastID int64) {
+	entries, missed = l.history.Since(p)
+	return entries, missed, l.history.LastID()
+}
+
+func (l *localLog) last() (id int64, severalSpoke bool) { return lastOf(l.history) }
+
+func lastOf(h *history.History) (id int64, severalSpoke bool) {
+	if kept, _ := h.Kept(); len(kept) > 0 {
+		id = h.LastID()
+	}
+	return id, h.SeveralSpoke()
+}
+
+func (l *localLog) tick(now time.Time, _ *presence.Members) {
+	if l.file.Expired(l.history, now) {
+		l.history = history.New(now, l.history.LastID())
+	}
+	l.file.Commit(l.history) // what could not be written before
+}
+
+func (l *localLog) clear() {
+	if l.file == nil { // else it would be read again
+		l.history = history.New(time.Now(), l.history.LastID())
+	}
+}
+
+func (l *localLog) close() { l.file.Close(l.history) }
+
+// A sharedLog is a room's log that other servers share, over NATS.
+type sharedLog struct {
+	stream  *natslog.Stream
+	room    string
+	log     *natslog.Log // nil before open
+	history *history.History
+	taken   []committed
+	reason  *protocol.Disconnect
+	came    map[*Client]natslog.Since // those that are not admitted yet
+}
+
+func newSharedLog(stream *natslog.Stream, room string) *sharedLog {
+	return &sharedLog{stream: stream, room: room, history: history.Begin(0), came: make(map[*Client]natslog.Since)}
+}
+
+func (l *sharedLog) open() { l.log = l.stream.Log(l.room) }
+
+func (l *sharedLog) isFull() bool { return l.log.IsFull() }
+
+func (l *sharedLog) say(m message) {
+	l.log.Say(natslog.Line{UserID: m.sender.userID, Name: m.sender.name, Text: m.Text, ClientMsgID: m.ClientMsgID}, m.sender)
+}
+
+func (l *sharedLog) ready() <-chan struct{} { return l.log.Ready() }
+
+func (l *sharedLog) take() []committed {
+	clear(l.taken)
+	l.taken = l.taken[:0]
+	t := l.log.Take()
+	l.reason = t.Lost
+	if t.Start != nil {
+		l.history = history.Begin(t.Start.GoneID)
+		for _, m := range t.Start.Messages {
+			l.history.Keep(m)
+		}
+	}
+	for _, h := range t.Lines {
+		c := committed{name: h.Name, text: h.Text, isRepeat: h.Repeat}
+		if h.Repeat {
+			c.repeatTo, _ = h.Sender.(*Client)
+			c.entry = &history.Entry{ID: h.ID, Payload: h.Encode()}
+		} else {
+			c.entry = l.history.Keep(h.Message)
+		}
+		l.taken = append(l.taken, c)
+	}
+	return l.taken
+}
+
+func (l *sharedLog) lost() *protocol.Disconnect { return l.reason }
+
+func (l *sharedLog) isIdle() bool { return l.log.IsIdle() }
+
+func (l *sharedLog) admits(c *Client) bool {
+	since, waits := l.came[c]
+	if !waits {
+		since = l.log.Now()
+	}
+	id := int64(0)
+	if c.resumeAfter != history.NoPosition && c.resumeAfter != history.UnknownPosition {
+		id = int64(c.resumeAfter)
+	}
+	holds, known := l.log.Holds(id, since)
+	if holds {
+		l.came[c] = since
+		return false
+	}
+	delete(l.came, c)
+	if !known {
+		c.resumeAfter = history.UnknownPosition
+	}
+	return true
+}
+
+func (l *sharedLog) forget(c *Client) { delete(l.came, c) }
+
+// since knows all positions up to the one from which it was taken last: the room's last
+// message may be long ago, and others may have been said elsewhere since.
+func (l *sharedLog) since(p history.Position) (entries []*history.Entry, missed bool, lastID int64) {
+	lastID = l.history.LastID()
+	if p <= history.Position(l.log.EndID()) {
+		p = min(p, history.Position(lastID))
+	}
+	entries, missed = l.history.Since(p)
+	if kept, _ := l.history.Kept(); len(kept) == 0 {
+		lastID = l.log.EndID()
+	}
+	return entries, missed, lastID
+}
+
+func (l *sharedLog) last() (id int64, severalSpoke bool) { return lastOf(l.history) }
+
+func (l *sharedLog) tick(_ time.Time, ms *presence.Members) {
+	if crowd, moved := ms.Local(); moved {
+		l.log.Here(crowd)
+	}
+	if crowds, changed := l.log.Elsewhere(); changed {
+		ms.SetElsewhere(crowds)
+	}
+}
+
+func (l *sharedLog) clear() {} // it would be read again
+
+func (l *sharedLog) close() { l.log.Close() }
+
+// What follows is Hub's, for logs that take their time.
+
+// openLog begins the log.
+func (h *Hub) openLog() {
+	h.log.open()
+	h.noteLast()
+}
+
+// hold has a client wait until the log admits it.
+func (h *Hub) hold(c *Client) {
+	if _, waits := h.held[c]; !waits {
+		h.held[c] = h.ticks.Load()
+	}
+}
+
+// release disconnects a client that waits to be admitted, if it does.
+func (h *Hub) release(c *Client, reason protocol.Disconnect) {
+	if _, waits := h.held[c]; waits {
+		delete(h.held, c)
+		h.log.forget(c)
+		c.startClose(reason, closeWait-h.stopTook)
+	}
+}
+
+// admit lets clients in that can be told now what they missed, and disconnects those that
+// waited for too long.
+func (h *Hub) admit() {
+	for c, since := range h.held {
+		if h.ticks.Load()-since > maxHoldTicks {
+			h.release(c, natslog.OutOfReach)
+		} else if h.join(c); h.clients[c] {
+			delete(h.held, c)
+		}
+	}
+}
+
+// dropAll disconnects everyone.
+func (h *Hub) dropAll(reason protocol.Disconnect) {
+	for c := range h.held {
+		h.drop(c, reason)
+	}
+	for c := range h.clients {
+		h.drop(c, reason)
+	}
+}
+
+// say says a message, unless its sender was disconnected as a slow consumer since.
+func (h *Hub) say(m message) {
+	if !m.sender.isSlowConsumer() {
+		h.log.say(m)
+	}
+}
+
+// sayWaiting says up to n messages that are in the channel, and returns how many.
+func (h *Hub) sayWaiting(n int) (said int) {
+	for ; said < n && !h.log.isFull(); said++ {
+		h.say(<-h.broadcast)
+	}
+	return said
+}
+
+// noteLast tells everyone what was said last.
+func (h *Hub) noteLast() {
+	if id, severalSpoke := h.log.last(); id > h.lastID.Load() {
+		h.lastID.Store(id)
+		h.severalSpoke.Store(severalSpoke)
+	}
+}
+
+// awaitLog says what waits, and delivers it when it is in the log, for at most logWait.
+func (h *Hub) awaitLog() {
+	timeout := time.NewTimer(logWait)
+	defer timeout.Stop()
+	for left := len(h.broadcast); ; {
+		left -= h.sayWaiting(left)
+		h.deliver()
+		if left == 0 && h.log.isIdle() {
+			return
+		}
+		select {
+		case <-h.log.ready():
+		case <-timeout.C:
+			return
+		}
+	}
+}
