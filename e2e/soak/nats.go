@@ -49,7 +49,7 @@ func (s *soak) disturb(begin time.Time, duration time.Duration) error {
 		random := rand.New(rand.NewPCG(s.seed, uint64(i)))
 		loops.Go(func() {
 			for {
-				time.Sleep(time.Second + time.Duration(random.Int64N(int64(12*time.Second))))
+				time.Sleep(time.Second + time.Duration(random.Int64N(int64(8*time.Second))))
 				d := time.Duration(random.Int64N(int64(maxDown)))
 				if time.Now().Add(d).After(end) {
 					return
