@@ -722,6 +722,68 @@ func TestServerCutOff(t *testing.T) {
 	two.stop() // checks that it takes at most six seconds
 }
 
+// The node that a server is connected to is cut off from the others. The server goes to another
+// one.
+func TestNodeCutOff(t *testing.T) {
+	t.Parallel()
+	nodes := startNodes(t, 3)
+	one := startShared(t, nodes)
+	ada := one.join("", "Ada")
+	_, followers := roles(t, nodes)
+	two, lines := startBehindLines(t, nodes)
+	for i, n := range nodes.Nodes {
+		if n != followers[0] {
+			lines[i].Cut()
+		}
+	}
+	bob := two.join("", "Bob")
+	bob.say("before", "")
+	ada.wantTexts("before")
+	for _, l := range lines {
+		l.Mend()
+	}
+
+	one.stop() // or it may be at that node, too
+	one.startAgain()
+	for i, n := range nodes.Nodes {
+		if n == followers[0] {
+			for _, l := range nodes.Routes(n) {
+				l.Cut()
+			}
+			_ = i
+		}
+	}
+	begin := time.Now()
+	bob.say("over which node?", "")
+	bob.wantTexts("before", "over which node?")
+	if took := time.Since(begin); took > 12*time.Second {
+		t.Errorf("received only after %v", took)
+	}
+	one.join("", "Ada").wantTexts("before", "over which node?")
+}
+
+// The nodes' disks are full: nothing can be stored. Those who are there are told, as when NATS is
+// out of reach, and do not write into silence.
+func TestStoreIsFull(t *testing.T) {
+	t.Parallel()
+	addr := engineAddr(t)
+	startNode(t, "n1", addr, fmt.Sprintf("server_name: n1\nlisten: %q\njetstream { store_dir: %q, max_file_store: 2MB }\n", addr, t.TempDir()))
+	c := startChat(t, "-rate", "0", "-nats", "nats://"+addr)
+	ada := c.join("", "Ada")
+	full := make(chan struct{})
+	go func() {
+		defer close(full)
+		for n := range 3000 {
+			frame := fmt.Sprintf(`{"text":"%d %s"}`, n, strings.Repeat("x", 4000))
+			if ada.conn.WriteMessage(1, []byte(frame)) != nil {
+				return
+			}
+		}
+	}()
+	ada.wantClosed(1013, " ")
+	<-full
+}
+
 // A server that stops says what it has taken before it says goodbye.
 func TestStopSaysWhatItHas(t *testing.T) {
 	t.Parallel()
