@@ -166,6 +166,7 @@ func (l *Log) publish(t *turn) {
 		}
 		seq, err := l.stream.store(l.ctx, l.subject, t)
 		if err == nil {
+			l.stream.answered.Store(time.Now().UnixNano())
 			l.stream.monitor.Published(time.Since(begin))
 			l.mu.Lock()
 			l.acked = seq

@@ -107,6 +107,7 @@ type Stream struct {
 	cursor     atomic.Uint64 // the last sequence number that was read. Set by read
 	turnsOut   atomic.Int64  // turns that were published and not acknowledged
 	isAway     atomic.Bool
+	answered   atomic.Int64  // when a turn was last read or acknowledged, in nanoseconds since 1970
 	wanted     atomic.Uint64 // the least sequence number that a Log wants to be told of
 	looks      looks
 	complaints complaints

@@ -77,6 +77,7 @@ func (s *Stream) take(m *Message, seq uint64) {
 		l.signal()
 	}
 	s.mu.Unlock()
+	s.answered.Store(time.Now().UnixNano())
 	s.cursor.Store(seq)
 	if seq >= s.wanted.Load() {
 		s.tellWanted()
@@ -222,7 +223,7 @@ func (ls *looks) bounds() (first uint64, limit int) {
 // A watcher finds out what has become of the stream.
 type watcher struct {
 	created   time.Time // the stream
-	answered  time.Time // the last look that succeeded
+	answered  time.Time // when something last came from the stream
 	backwards int       // looks running that showed the stream's end below the cursor
 	missing   int       // looks running that showed no stream
 	cursor    uint64    // at the last look
@@ -254,6 +255,7 @@ func (s *Stream) look(w *watcher) {
 	now := time.Now()
 	if err != nil {
 		w.moved = now // nothing can have come
+		w.answered = later(w.answered, time.Unix(0, s.answered.Load()))
 		if now.Sub(w.answered) >= awayAfter && !s.isAway.Swap(true) {
 			s.monitor.Logf("nats away", "nats: the stream %s is out of reach: %v", streamName, err)
 			s.everyLog((*Log).signal)
@@ -290,6 +292,14 @@ func (s *Stream) order(do func()) {
 	case s.orders <- do:
 	case <-s.ctx.Done():
 	}
+}
+
+// later returns the later of two times.
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // lookForSilence has another node looked for when the stream has more than is read.
