@@ -26,9 +26,9 @@ check-all:
 bench:
 	go run ./bench
 
-# the page in a real Chromium and behind a real nginx
+# the page in a real Chromium and behind a real nginx, and many servers on real nodes of NATS
 e2e:
-	cd e2e && go test ./...
+	cd e2e && go test -parallel 8 ./...
 
 # three NATS nodes and three servers that share their rooms over them, on this machine, until Ctrl-C
 cluster:

@@ -1,7 +1,8 @@
 // Package e2e shows the chat as people meet it: the real server, the real page,
-// tabs of a real Chromium, and between them lines that can be cut.
+// tabs of a real Chromium, and between them lines that can be cut. Several servers share
+// their rooms over real nodes of NATS.
 //
-//	go test ./...
+//	go test -parallel 8 ./...
 //
 // needs Debian's chromium and nginx on the PATH, and npm, which fetches axe-core once
 // into the user's cache directory. With -update it also writes the pictures that the

@@ -745,13 +745,8 @@ func TestNodeCutOff(t *testing.T) {
 
 	one.stop() // or it may be at that node, too
 	one.startAgain()
-	for i, n := range nodes.Nodes {
-		if n == followers[0] {
-			for _, l := range nodes.Routes(n) {
-				l.Cut()
-			}
-			_ = i
-		}
+	for _, l := range nodes.Routes(followers[0]) {
+		l.Cut()
 	}
 	begin := time.Now()
 	bob.say("over which node?", "")

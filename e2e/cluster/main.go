@@ -74,7 +74,7 @@ func run(ctx context.Context, port int) error {
 	}
 	defer nodes.Close()
 	for _, n := range nodes.Nodes {
-		fmt.Printf("node %s    %s/  (process %d)\n", n.Name, n.URL(), n.Pid())
+		fmt.Printf("node %s    %s  (process %d)\n", n.Name, n.URL(), n.Pid())
 	}
 
 	var running sync.WaitGroup
