@@ -165,7 +165,8 @@ type roamer struct {
 
 	mu       sync.Mutex
 	servers  []*chat         // where it may connect
-	now      *websocket.Conn // the last one that the server said hello on
+	now      *websocket.Conn // the last one that a server said hello on
+	at       *chat           // that server
 	heard    []heard
 	outbox   []heard // said and not heard; id is 0
 	missed   int     // hellos that told of missing messages
@@ -230,7 +231,7 @@ func (r *roamer) run(connected chan bool) {
 			if stopping {
 				return
 			}
-			if r.connect(c.addr, url.Values{"room": {r.room}, "name": {r.name}, "key": {"key of " + r.name}, "after": {after}}, good) {
+			if r.connect(c, url.Values{"room": {r.room}, "name": {r.name}, "key": {"key of " + r.name}, "after": {after}}, good) {
 				break
 			}
 		}
@@ -242,9 +243,9 @@ func (r *roamer) run(connected chan bool) {
 
 // connect makes one connection, calls good when the server has said hello, and returns when it
 // has ended. It reports false if the server does not let it in.
-func (r *roamer) connect(addr string, query url.Values, good func()) bool {
+func (r *roamer) connect(c *chat, query url.Values, good func()) bool {
 	dialer := websocket.Dialer{Subprotocols: []string{protocol.Subprotocol}, HandshakeTimeout: 10 * time.Second}
-	conn, _, err := dialer.Dial("ws://"+addr+"/ws?"+query.Encode(), nil)
+	conn, _, err := dialer.Dial("ws://"+c.addr+"/ws?"+query.Encode(), nil)
 	if err != nil {
 		return false
 	}
@@ -264,7 +265,7 @@ func (r *roamer) connect(addr string, query url.Values, good func()) bool {
 			switch e.Type {
 			case "hello":
 				good()
-				r.hello(e, conn)
+				r.hello(e, conn, c)
 			case "message":
 				r.receive(e)
 			}
@@ -273,13 +274,13 @@ func (r *roamer) connect(addr string, query url.Values, good func()) bool {
 }
 
 // hello sends again what has not come back.
-func (r *roamer) hello(e wstest.Event, conn *websocket.Conn) {
+func (r *roamer) hello(e wstest.Event, conn *websocket.Conn, c *chat) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e.Missed {
 		r.missed++
 	}
-	r.now = conn
+	r.now, r.at = conn, c
 	for _, o := range r.outbox {
 		r.write(o)
 	}
@@ -315,6 +316,13 @@ func (r *roamer) write(o heard) {
 	frame, _ := json.Marshal(map[string]string{"text": o.text, "ref": r.name + " " + o.text}) // it cannot fail for strings
 	r.now.SetWriteDeadline(time.Now().Add(10 * time.Second))
 	r.now.WriteMessage(websocket.TextMessage, frame)
+}
+
+// server returns where it is connected, or was last.
+func (r *roamer) server() *chat {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.at
 }
 
 // waiting returns how many of its messages have not come back.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -57,7 +58,7 @@ func (s *session) connecting() (after string, resend []outgoing) {
 	if s.user.protocol == protocol.Classic {
 		s.outbox = nil
 		if s.user.soak.nats {
-			s.begin(0) // ids are no times, and no line is sent twice: where it begins shows what it receives
+			s.begin(0) // no line is sent twice, and the first that it receives shows where it begins
 		} else {
 			s.begin(time.Now().UnixMicro())
 		}
@@ -109,7 +110,11 @@ func (s *session) receive(e wstest.Event, p *process) {
 	defer s.mu.Unlock()
 	s.acknowledge(e)
 	if s.user.protocol == protocol.Classic {
-		s.span.classic = append(s.span.classic, receipt{hash(e.Line), p.lastID()})
+		at := p.lastID()
+		if s.user.soak.nats {
+			at = math.MaxInt64 // ids are no times
+		}
+		s.span.classic = append(s.span.classic, receipt{hash(e.Line), at})
 		return
 	}
 	report := s.user.soak.report
@@ -316,7 +321,7 @@ func (c *conn) ended(err error, greeted bool) {
 	var closed *websocket.CloseError
 	if errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure {
 		report.count("close frames", strings.TrimSpace(fmt.Sprint(closed.Code, " ", closed.Text)), 1)
-		if closed.Text == "the server is stopping" && greeted && !c.process.nats { // other servers do not stop
+		if closed.Text == "the server is stopping" && greeted && !user.soak.nats { // other servers do not stop
 			c.session.stopped(c.process)
 		}
 	} else if c.prompt.Load() && !c.process.killed.Load() {
@@ -354,7 +359,7 @@ func (c *conn) write(o outgoing) {
 func (c *conn) failed() bool {
 	select {
 	case <-c.done:
-		return !c.process.nats && !c.process.stopping.Load()
+		return !c.session.user.soak.nats && !c.process.stopping.Load()
 	default:
 		return !c.process.stopping.Load()
 	}

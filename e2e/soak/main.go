@@ -79,7 +79,7 @@ func main() {
 	report := newReport()
 	s := &soak{seed: *seed, report: report, history: *history, nats: *nats}
 	for range *servers {
-		s.servers = append(s.servers, &server{report: report})
+		s.servers = append(s.servers, &server{soak: s})
 	}
 	err := s.run(time.Duration(*minutes * float64(time.Minute)))
 	report.print()

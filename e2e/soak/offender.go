@@ -79,7 +79,7 @@ func (o *offender) run(rooms []*room, end time.Time) {
 		}
 		conn.Close()
 		o.soak.report.count("offences", what, 1)
-		if errors.Is(err, errAway) && process.nats {
+		if errors.Is(err, errAway) && o.soak.nats {
 			o.soak.report.count("offences", "answered with 503", 1)
 		} else if err != nil && !process.stopping.Load() {
 			o.soak.report.fault("other", "%s: %v", what, err)

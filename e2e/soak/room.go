@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"hash/maphash"
 	"maps"
 	"slices"
@@ -33,6 +34,7 @@ type message struct {
 	classic uint64 // hash of the message as Classic spells it
 	text    string // its first bytes, which no other message has
 	size    int    // in bytes, as ChatV1 spells it
+	resent  bool   // its sender would send it again, and so in its order
 }
 
 // A span is a part of a room's order of which a user must have received everything: on
@@ -80,7 +82,7 @@ func (r *room) receive(e wstest.Event) bool {
 		if e.Name != protocol.ShownName("") {
 			classic = classicLine(e.Name, e.Text)
 		}
-		m = &message{e.ID, line, hash(classic), strings.Clone(e.Text[:min(len(e.Text), 40)]), len(e.Line)}
+		m = &message{e.ID, line, hash(classic), strings.Clone(e.Text[:min(len(e.Text), 40)]), len(e.Line), e.Ref != ""}
 		r.messages[e.ID] = m
 	}
 	return m.line == line
@@ -173,21 +175,29 @@ const (
 	dedupLines = 10_000 // but at most for so many messages
 )
 
-// checkDuplicates reports messages that are in the order twice. The server cannot know a
-// message that is resent after a restart, or after more messages than it keeps.
+// checkDuplicates reports messages that are in the order twice, or before one that the same user
+// sent earlier. The server cannot know a message that is resent after a restart, or after more
+// messages than it keeps.
 func (r *room) checkDuplicates(order []*message, processes []int64, shared bool, report *report) {
 	type place struct{ index, bytes, turns int }
 	process := func(id int64) int {
 		n, _ := slices.BinarySearch(processes, id)
 		return n
 	}
-	places := make(map[string]place, len(order))
-	bytes, turns := 0, 0 // of all messages so far
+	places, last := make(map[string]place, len(order)), make(map[int]int) // by text; by user the number of a message
+	bytes, turns := 0, 0                                                  // of all messages so far
 	for i, m := range order {
 		if shared && (i == 0 || m.id/1000 != order[i-1].id/1000) { // the number of the turn
 			turns++
 		}
-		if first, twice := places[m.text]; twice {
+		first, twice := places[m.text]
+		var user, number int
+		fmt.Sscanf(m.text, "u%d says %d", &user, &number) // other texts are of nobody
+		if !twice && m.resent && number <= last[user] {
+			report.fault("other", "%q is in %q as %d, after what its user said later", m.text, r.name, m.id)
+		}
+		last[user] = max(last[user], number)
+		if twice {
 			tooLate := i-first.index > history.MaxMessages || bytes-first.bytes > history.MaxBytes
 			if shared {
 				tooLate = turns-first.turns >= dedupTurns || i-first.index >= dedupLines

@@ -4,12 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
-	"math"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,16 +28,12 @@ const (
 
 // A server is one process after another at one address.
 type server struct {
-	path    string   // of the program
+	soak    *soak
 	args    []string // beside addresses
 	addr    string
 	metrics string         // the address of its metrics
-	lasting bool           // a process goes on where the one before ended
-	nats    bool           // over NATS, which gives ids that are no times
 	lines   []*engine.Line // to each node
-	report  *report
-	begins  []int64 // of the processes that know nothing of earlier ones
-	first   usage   // of the last process, or with nats of the first: a later one may start while NATS is away
+	first   usage          // of the last process, or with nats of the first: a later one may start while NATS is away
 
 	// starting is held while a process starts: nobody connects before its goroutines and
 	// descriptors are counted. Who connects holds it for reading.
@@ -50,7 +44,6 @@ type server struct {
 // A process is one run of the server.
 type process struct {
 	cmd    *exec.Cmd
-	nats   bool
 	begin  int64         // microseconds since 1970; it may not know messages with smaller ids
 	first  usage         // before the first connection
 	exited chan struct{} // closed when it has exited
@@ -58,16 +51,6 @@ type process struct {
 	stopping atomic.Bool  // it was told to exit
 	killed   atomic.Bool  // by SIGKILL
 	end      atomic.Int64 // when it had exited, as begin; 0 before
-}
-
-// build compiles the server in the parent directory of this module, and returns the path of
-// the program.
-func build(dir string) (path string, err error) {
-	path = filepath.Join(dir, "chat")
-	cmd := exec.Command("go", "build", "-o", path, ".")
-	cmd.Dir = ".."
-	cmd.Stderr = os.Stderr
-	return path, cmd.Run()
 }
 
 // start starts a process, and returns when it listens and is measured.
@@ -83,35 +66,27 @@ func (s *server) start() error {
 		}
 	}
 	var log bytes.Buffer // small: the server logs little
+	begin, report := s.soak.begin(), s.soak.report
 	p := &process{
-		cmd:    exec.Command(s.path, append([]string{"-addr", s.addr, "-metrics", s.metrics}, s.args...)...),
-		nats:   s.nats,
-		begin:  time.Now().UnixMicro(),
+		cmd:    exec.Command(s.soak.path, append([]string{"-addr", s.addr, "-metrics", s.metrics}, s.args...)...),
+		begin:  begin,
 		exited: make(chan struct{}),
-	}
-	if s.nats {
-		p.begin = 0 // it goes on where the log began
-	} else if s.lasting && len(s.begins) > 0 {
-		p.begin = s.begins[0] // it goes on where the first one began
 	}
 	p.cmd.Stderr = &log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		return err
 	}
-	if !s.lasting || len(s.begins) == 0 {
-		s.begins = append(s.begins, p.begin)
-	}
 	s.running.Store(p)
 	go func() {
 		err, text := p.cmd.Wait(), log.String()
 		_, panicked, found := strings.Cut(text, "panic") // which the process may survive
 		if !p.stopping.Load() || err != nil && !p.killed.Load() || found {
-			s.report.fault("other", "the server ended with %v, the log %s and the panic %.4000s", err, text[max(0, len(text)-4000):], panicked)
+			report.fault("other", "the server ended with %v, the log %s and the panic %.4000s", err, text[max(0, len(text)-4000):], panicked)
 		}
 		close(p.exited)
 	}()
-	if s.nats && s.first == (usage{}) {
+	if s.soak.nats && s.first == (usage{}) {
 		time.Sleep(2 * time.Second) // until it has reached the nodes, and what that took is gone
 	}
 	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
@@ -119,7 +94,7 @@ func (s *server) start() error {
 		time.Sleep(50 * time.Millisecond)
 		now, _, err := s.usage()
 		if err == nil && now == before { // nothing is left of its start
-			if s.first == (usage{}) || !s.nats {
+			if s.first == (usage{}) || !s.soak.nats {
 				s.first = now
 			}
 			p.first = s.first
@@ -137,7 +112,7 @@ func (s *server) stop(signal syscall.Signal) {
 	client.CloseIdleConnections()
 	p.cmd.Process.Signal(signal) // an error says that it has exited, and so does Wait
 	timer := time.AfterFunc(stopTimeout, func() {
-		s.report.fault("other", "the server did not stop within %v", stopTimeout)
+		s.soak.report.fault("other", "the server did not stop within %v", stopTimeout)
 		p.killed.Store(true)
 		p.cmd.Process.Kill()
 	})
@@ -146,11 +121,8 @@ func (s *server) stop(signal syscall.Signal) {
 	p.end.Store(time.Now().UnixMicro())
 }
 
-// lastID returns a number that no id that the process gave so far exceeds.
+// lastID returns a number that no id that the process gave so far exceeds, where ids are times.
 func (p *process) lastID() int64 {
-	if p.nats {
-		return math.MaxInt64
-	}
 	if end := p.end.Load(); end > 0 {
 		return end
 	}
@@ -161,7 +133,7 @@ func (p *process) lastID() int64 {
 func (s *server) restart(signal syscall.Signal, down time.Duration) error {
 	s.addMetrics()
 	s.stop(signal)
-	s.report.count("server", "stopped by "+signal.String(), 1)
+	s.soak.report.count("server", "stopped by "+signal.String(), 1)
 	time.Sleep(down)
 	return s.start()
 }
@@ -211,7 +183,7 @@ func (s *server) usage() (u usage, heap int, err error) {
 		return strings.HasSuffix(path, ".jsonl") // a room's
 	})
 	perRoom := 1.0
-	if s.lasting && !s.nats {
+	if s.soak.history {
 		perRoom = 2 // its file has one, too
 	}
 	return usage{
@@ -262,11 +234,11 @@ func (s *server) scrape() (map[string]float64, error) {
 func (s *server) addMetrics() {
 	series, err := s.scrape()
 	if err != nil {
-		s.report.fault("other", "no metrics: %v", err)
+		s.soak.report.fault("other", "no metrics: %v", err)
 	}
 	for name, value := range series {
 		if strings.HasPrefix(name, "chat_") && strings.Contains(name, "_total") && value > 0 {
-			s.report.count("metrics", name, int(value))
+			s.soak.report.count("metrics", name, int(value))
 		}
 	}
 }
@@ -281,7 +253,7 @@ func (s *server) checkIdle() {
 		u, heap, err = s.usage()
 	}
 	if err != nil || u != p.first || heap > maxHeap {
-		s.report.fault("other", "all clients have left, and the server has %+v, a heap of %d bytes and the error %v; at its start it had %+v", u, heap, err, p.first)
+		s.soak.report.fault("other", "all clients have left, and the server has %+v, a heap of %d bytes and the error %v; at its start it had %+v", u, heap, err, p.first)
 	}
 	fmt.Printf("last process: %+v at its start, %+v and a heap of %d KiB at its end\n", p.first, u, heap>>10)
 }

@@ -5,6 +5,7 @@ import (
 	"log"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"sync"
@@ -27,12 +28,23 @@ const (
 // A soak is one run.
 type soak struct {
 	seed    uint64
+	path    string    // of the program
+	begins  []int64   // of the processes that know nothing of earlier ones, in microseconds since 1970
 	servers []*server // more than one only with nats
 	report  *report
 
 	history bool // the server keeps it on disk
 	nats    bool // the servers share their rooms
 	cluster *engine.Cluster
+}
+
+// begin returns when the first of the processes began that know what a new one knows: itself, or
+// with what is kept on disk or over NATS the first of all.
+func (s *soak) begin() int64 {
+	if len(s.begins) == 0 || !s.history && !s.nats {
+		s.begins = append(s.begins, time.Now().UnixMicro())
+	}
+	return s.begins[len(s.begins)-1]
 }
 
 // server returns the server for a connection, any of them.
@@ -63,12 +75,13 @@ func (s *soak) run(duration time.Duration) error {
 		}
 		defer s.cluster.Close()
 	}
-	path, err := build(dir)
-	if err != nil {
+	s.path = filepath.Join(dir, "chat")
+	build := exec.Command("go", "build", "-o", s.path, ".")
+	build.Dir, build.Stderr = "..", os.Stderr
+	if err := build.Run(); err != nil {
 		return err
 	}
 	for _, server := range s.servers {
-		server.path, server.lasting, server.nats = path, s.history || s.nats, s.nats
 		if err := server.start(); err != nil {
 			return err
 		}
@@ -99,7 +112,7 @@ func (s *soak) run(duration time.Duration) error {
 		server.checkIdle()
 	}
 	for _, r := range rooms {
-		r.check(s.report, s.servers[0].begins, s.nats)
+		r.check(s.report, s.begins, s.nats)
 	}
 	return nil
 }
