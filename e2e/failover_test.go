@@ -141,10 +141,11 @@ func startTalk(roamers []*roamer) *talk {
 				return
 			}
 			talked++
-			h := heard{text: fmt.Sprint("message ", talked), at: time.Now()}
+			speaker := roamers[talked%len(roamers)]
+			h := heard{text: fmt.Sprint(speaker.name, " says ", talked), at: time.Now()}
 			k.said = append(k.said, h)
 			k.mu.Unlock()
-			roamers[talked%len(roamers)].say(h.text)
+			speaker.say(h.text)
 		}
 	}()
 	return k

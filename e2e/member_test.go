@@ -340,7 +340,8 @@ func (r *roamer) all() []heard {
 }
 
 // wantSame fails the test unless all roamers have received the same messages with the same
-// ids, nothing is waiting, and none was told that messages are missing.
+// ids, each one's in the order in which it said them, nothing is waiting, and none was told that
+// messages are missing. The messages of a talk end with increasing numbers.
 func wantSame(t *testing.T, roamers ...*roamer) {
 	t.Helper()
 	eventually(t, "nothing waits", func() bool {
@@ -360,8 +361,15 @@ func wantSame(t *testing.T, roamers ...*roamer) {
 			}
 		}
 	}
-	texts := make(map[string]bool)
+	texts, last := make(map[string]bool), make(map[string]int)
 	for _, h := range roamers[0].all() {
+		var name string
+		var number int
+		fmt.Sscanf(h.text, "%s says %d", &name, &number)
+		if number <= last[name] {
+			t.Errorf("%s is received after what was said later", h.text)
+		}
+		last[name] = number
 		if texts[h.text] {
 			t.Errorf("%q was received twice", h.text)
 		}

@@ -56,7 +56,7 @@ func startShared(t *testing.T, c *engine.Cluster, flags ...string) *chat {
 }
 
 // startBehindLines starts a server that reaches the nodes through lines.
-func startBehindLines(t *testing.T, c *engine.Cluster) (*chat, []*engine.Line) {
+func startBehindLines(t *testing.T, c *engine.Cluster, flags ...string) (*chat, []*engine.Line) {
 	t.Helper()
 	var lines []*engine.Line
 	var urls []string
@@ -68,7 +68,7 @@ func startBehindLines(t *testing.T, c *engine.Cluster) (*chat, []*engine.Line) {
 		t.Cleanup(l.Close)
 		lines, urls = append(lines, l), append(urls, "nats://"+l.Addr)
 	}
-	return startChat(t, "-rate", "0", "-nats", strings.Join(urls, ","), "-nats-replicas", fmt.Sprint(len(c.Nodes))), lines
+	return startChat(t, append([]string{"-rate", "0", "-nats", strings.Join(urls, ","), "-nats-replicas", fmt.Sprint(len(c.Nodes))}, flags...)...), lines
 }
 
 // admin does something as an administrator of the nodes.
@@ -310,6 +310,45 @@ func TestStreamTakenAsItIs(t *testing.T) {
 	eventually(t, "the log names the difference", func() bool {
 		return strings.Contains(c.log.String(), "max_msgs_per_subject 3000")
 	})
+}
+
+// A turn is stored, its acknowledgement is lost on the way, and it is said again when the engine no
+// longer knows it: everybody receives its lines once, in order, also those of classic clients,
+// which have no id of their own.
+func TestTurnsSaidAgain(t *testing.T) {
+	t.Parallel()
+	nodes := startNodes(t, 1)
+	admin(t, nodes, "making the stream", func(ctx context.Context, _ *nats.Conn, js jetstream.JetStream) error {
+		_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "CHAT", Subjects: []string{"chat.>"}, AllowDirect: true, MaxMsgsPerSubject: 3000,
+			RePublish: &jetstream.RePublish{Source: "chat.>", Destination: "said.>"}, Duplicates: 100 * time.Millisecond})
+		return err
+	})
+	one := startShared(t, nodes)
+	private := freeAddr(t)
+	two, lines := startBehindLines(t, nodes, "-metrics", private)
+	ada, robot := one.join("", "Ada"), two.joinProgram("")
+	said := numberedFrom0(5, "line")
+	for _, text := range said {
+		before := stream(t, nodes).State.Msgs
+		lines[0].HoldAnswers()
+		robot.say(text)
+		eventually(t, "the turn is stored", func() bool { return stream(t, nodes).State.Msgs > before })
+		time.Sleep(200 * time.Millisecond) // until the engine has forgotten it
+		lines[0].Cut()
+		if err := lines[0].Mend(); err != nil {
+			t.Fatal(err)
+		}
+		robot.wantHeard(text)
+	}
+	robot.say("the end")
+	ada.wantTexts(append(said, "the end")...)
+	robot.wantHeard("the end")
+	if got, want := robot.heard.String(), strings.Join(append(said, "the end", ""), "\n"); got != want {
+		t.Errorf("the robot received %q, want %q", got, want)
+	}
+	if stored, again := stream(t, nodes).State.Msgs, metric(t, private, "chat_nats_repeated_total"); stored < 10 || again < 4 {
+		t.Errorf("%d turns are stored, and %v were said again: this shows little", stored, again)
+	}
 }
 
 // In both protocols and in rooms of all names, what is said on one server is received on the
@@ -755,6 +794,50 @@ func TestNodeCutOff(t *testing.T) {
 		t.Errorf("received only after %v", took)
 	}
 	one.join("", "Ada").wantTexts("before", "over which node?")
+}
+
+// While the engine hangs, for less time than it takes to be away, what is said gathers up to a
+// bound, and then senders feel backpressure. Then all is received, in the order in which each said
+// it.
+func TestBackpressureWhileFrozen(t *testing.T) {
+	t.Parallel()
+	const senders, each = 20, 500 // of 4 KB: 40 MB in all
+	nodes := startNodes(t, 1)
+	one, two := startShared(t, nodes), startShared(t, nodes)
+	var receivers []*member
+	var sending sync.WaitGroup
+	senderOf := make([]*member, senders)
+	for i := range senders {
+		senderOf[i] = one.join(fmt.Sprint("room-", i), "Ada")
+		receivers = append(receivers, two.join(fmt.Sprint("room-", i), "Bob"))
+	}
+	before := residentMemory(t, one)
+	nodes.Nodes[0].Freeze()
+	for _, m := range senderOf {
+		sending.Go(func() {
+			for n := range each {
+				frame := fmt.Sprintf(`{"text":"%d %s"}`, n, strings.Repeat("x", 4000))
+				if err := m.conn.WriteMessage(1, []byte(frame)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	time.Sleep(6 * time.Second) // what gathers in that time is what there is room for
+	if grown := (residentMemory(t, one) - before) >> 20; grown > 30 {
+		t.Errorf("20 rooms hold %d MiB more, want a bounded part of the 40 MB that are sent", grown)
+	}
+	nodes.Nodes[0].Thaw()
+	sending.Wait()
+	for _, m := range receivers {
+		eventually(t, "all is received", func() bool { return len(m.texts()) == each })
+		for n, text := range m.texts() {
+			if !strings.HasPrefix(text, fmt.Sprint(n, " ")) {
+				t.Fatalf("at the place %d is %.20q", n, text)
+			}
+		}
+	}
 }
 
 // The nodes' disks are full: nothing can be stored. Those who are there are told, as when NATS is

@@ -12,9 +12,11 @@ type Line struct {
 	to   string
 
 	mu       sync.Mutex
+	mended   *sync.Cond   // no longer frozen
 	listener net.Listener // nil while it is cut
 	conns    map[net.Conn]bool
-	frozen   chan struct{} // closed when nothing holds back what is sent
+	there    bool // holds back what is sent to the other end
+	back     bool // holds back what comes from there
 }
 
 // NewLine returns a line to an address. The caller closes it.
@@ -23,8 +25,8 @@ func NewLine(to string) (*Line, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Line{Addr: addr, to: to, conns: make(map[net.Conn]bool), frozen: make(chan struct{})}
-	close(l.frozen)
+	l := &Line{Addr: addr, to: to, conns: make(map[net.Conn]bool)}
+	l.mended = sync.NewCond(&l.mu)
 	return l, l.Mend()
 }
 
@@ -46,22 +48,22 @@ func (l *Line) Cut() {
 func (l *Line) Freeze() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	select {
-	case <-l.frozen:
-		l.frozen = make(chan struct{})
-	default:
-	}
+	l.there, l.back = true, true
 }
 
-// Mend undoes Cut and Freeze. What was held back arrives.
+// HoldAnswers holds back what comes from the other end, until Mend.
+func (l *Line) HoldAnswers() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.back = true
+}
+
+// Mend undoes Cut, Freeze and HoldAnswers. What was held back arrives, if its connection is
+// there.
 func (l *Line) Mend() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	select {
-	case <-l.frozen:
-	default:
-		close(l.frozen)
-	}
+	l.thaw()
 	if l.listener != nil {
 		return nil
 	}
@@ -79,11 +81,13 @@ func (l *Line) Close() {
 	l.Cut()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	select {
-	case <-l.frozen:
-	default:
-		close(l.frozen) // for its goroutines to end
-	}
+	l.thaw() // for its goroutines to end
+}
+
+// thaw holds back nothing any more. The lock must be held.
+func (l *Line) thaw() {
+	l.there, l.back = false, false
+	l.mended.Broadcast()
 }
 
 func (l *Line) accept(listener net.Listener) {
@@ -99,7 +103,7 @@ func (l *Line) accept(listener net.Listener) {
 // connect passes on what both sides send until one of them ends.
 func (l *Line) connect(listener net.Listener, near net.Conn) {
 	defer near.Close()
-	l.pass()
+	l.pass(&l.there)
 	far, err := net.DialTimeout("tcp4", l.to, 5*time.Second)
 	if err != nil {
 		return
@@ -118,28 +122,30 @@ func (l *Line) connect(listener net.Listener, near net.Conn) {
 	if !current { // cut meanwhile
 		return
 	}
-	go l.copy(near, far)
-	l.copy(far, near)
+	go l.copy(near, far, &l.back)
+	l.copy(far, near, &l.there)
 }
 
-// copy copies from one connection to the other until one ends, and ends the other then.
-func (l *Line) copy(to, from net.Conn) {
+// copy copies from one connection to the other, while not held, until one ends. Then it ends
+// the other, too.
+func (l *Line) copy(to, from net.Conn, held *bool) {
 	defer to.Close()
 	defer from.Close()
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
-		l.pass()
+		l.pass(held)
 		if _, werr := to.Write(buf[:n]); err != nil || werr != nil {
 			return
 		}
 	}
 }
 
-// pass returns when the line is not frozen.
-func (l *Line) pass() {
+// pass returns when a direction is not held.
+func (l *Line) pass(held *bool) {
 	l.mu.Lock()
-	frozen := l.frozen
-	l.mu.Unlock()
-	<-frozen
+	defer l.mu.Unlock()
+	for *held {
+		l.mended.Wait()
+	}
 }
