@@ -293,8 +293,12 @@ func (h *Hub) dropAll(reason protocol.Disconnect) {
 
 // say says a message, unless its sender was disconnected as a slow consumer since.
 func (h *Hub) say(m message) {
-	if !m.sender.isSlowConsumer() {
-		h.log.say(m)
+	if m.sender.isSlowConsumer() {
+		return
+	}
+	h.log.say(m)
+	if h.lastID.Load() == 0 {
+		h.lastID.Store(1) // something was said, though it has no id yet
 	}
 }
 

@@ -26,7 +26,7 @@ func sharedOver(nats *natstest.NATS) func(*server) {
 // startServers starts so many servers that share their rooms, and waits until they do.
 func startServers(t *testing.T, n int, options ...func(*server)) (nats *natstest.NATS, servers []*chat) {
 	nats = natstest.New()
-	nats.Latency = time.Millisecond
+	nats.SetLatency(time.Millisecond)
 	for range n {
 		servers = append(servers, startChat(t, append(options, sharedOver(nats))...))
 	}
@@ -316,7 +316,7 @@ func TestAStopWaitsForTheLog(t *testing.T) {
 	for _, away := range []bool{false, true} {
 		onFakeTime(t, fmt.Sprintf("away %v", away), func(t *testing.T) {
 			nats, servers := startServers(t, 2)
-			nats.Latency = 300 * time.Millisecond
+			nats.SetLatency(300 * time.Millisecond)
 			ada, bob := servers[0].join(""), servers[1].join("")
 			slow := servers[0].upgrade()
 			time.Sleep(3 * time.Second)
@@ -340,23 +340,76 @@ func TestAStopWaitsForTheLog(t *testing.T) {
 	}
 }
 
-// A room that is closed, or left by the last client, says what was said in it.
+// What is said in a room by somebody who leaves at once, or is closed at once, is kept.
 func TestWhatIsSaidOnLeavingIsKept(t *testing.T) {
+	for _, closed := range []bool{false, true} {
+		onFakeTime(t, fmt.Sprintf("closed %v", closed), func(t *testing.T) {
+			nats, servers := startServers(t, 2)
+			nats.SetLatency(200 * time.Millisecond)
+			ada := servers[0].join("room=team")
+			time.Sleep(3 * time.Second)
+			for i := range 5 {
+				ada.say(fmt.Sprint(i))
+				synctest.Wait()
+			}
+			ada.leave()
+			synctest.Wait()
+			if closed {
+				rs := servers[0].rooms
+				rs.mu.Lock()
+				rs.close("team")
+				rs.mu.Unlock()
+			}
+			time.Sleep(5 * time.Second)
+			bob := servers[1].joinV1("room=team")
+			time.Sleep(3 * time.Second)
+			bob.want("0", "1", "2", "3", "4")
+		})
+	}
+}
+
+// A room in which something was said that the stream does not have yet is not closed with
+// its last client: what was said comes when the stream is back.
+func TestWhatIsSaidInANewRoomSurvivesAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nats, servers := startServers(t, 2)
-		nats.Latency = 200 * time.Millisecond
 		ada := servers[0].join("room=team")
+		settle()
+		nats.SetAway(true)
+		ada.say("in the dark")
+		time.Sleep(time.Minute)
+		ada.wantClosed(1013, "the chat's log is out of reach")
+		servers[0].wantClients(0)
+		nats.SetAway(false)
 		time.Sleep(3 * time.Second)
-		for i := range 5 {
-			ada.say(fmt.Sprint(i))
-			synctest.Wait()
-		}
-		ada.leave()
-		time.Sleep(5 * time.Second)
-		servers[0].wantRooms(1)
 		bob := servers[1].joinV1("room=team")
-		time.Sleep(3 * time.Second)
-		bob.want("0", "1", "2", "3", "4")
+		settle()
+		bob.want("in the dark")
+	})
+}
+
+// While the stream can be read and stores nothing, it counts as out of reach, too.
+func TestAStreamThatStoresNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := captureLog(t)
+		nats, servers := startServers(t, 2)
+		ada, bob := servers[0].join(""), servers[1].join("")
+		settle()
+		nats.SetFull(true)
+		ada.say("too much")
+		time.Sleep(12 * time.Second)
+		ada.wantClosed(1013, "the chat's log is out of reach")
+		bob.wantHere() // it did not want to say anything
+		wantLogged(t, log, 1, "the stream CHAT stores nothing")
+		if resp, _ := servers[0].ask(healthCheck); resp.StatusCode != 503 {
+			t.Errorf("the server says that it is well: %v", resp.Status)
+		}
+		nats.SetFull(false)
+		time.Sleep(time.Second)
+		bob.want("too much")
+		if _, body := servers[0].ask(healthCheck); body != "ok" {
+			t.Errorf("the server answers %q", body)
+		}
 	})
 }
 
@@ -365,7 +418,7 @@ func TestWhatIsSaidOnLeavingIsKept(t *testing.T) {
 func TestASlowStreamThrottlesSenders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nats, servers := startServers(t, 1, unlimited)
-		nats.Latency = 400 * time.Millisecond
+		nats.SetLatency(400 * time.Millisecond)
 		ada := servers[0].join("")
 		time.Sleep(3 * time.Second)
 		const count = 5000

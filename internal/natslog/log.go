@@ -46,6 +46,7 @@ type turn struct {
 	id      turnID
 	data    []byte
 	senders []any
+	begun   time.Time
 }
 
 // An opened is a room as it was read from the stream.
@@ -147,7 +148,8 @@ func (l *Log) Publish() {
 		return
 	}
 	l.turns++
-	l.underWay = &turn{turnID{l.hub, l.turns}, encodeTurn(l.gathered, time.Now()), l.senders}
+	now := time.Now()
+	l.underWay = &turn{turnID{l.hub, l.turns}, encodeTurn(l.gathered, now), l.senders, now}
 	l.gathered, l.lines, l.senders = l.gathered[:0], 0, nil
 	l.stream.turnsOut.Add(1)
 	t := l.underWay
@@ -156,18 +158,25 @@ func (l *Log) Publish() {
 
 // publish publishes a turn, again and again until the stream has it or the log is closed.
 func (l *Log) publish(t *turn) {
-	defer l.stream.turnsOut.Add(-1)
-	begin := time.Now()
+	s := l.stream
+	defer func() {
+		if s.turnsOut.Add(-1) == 0 {
+			s.isStuck.Store(false) // or nobody would find out that it no longer is
+		}
+	}()
 	for {
-		for !l.stream.engine.IsConnected() {
+		for !s.engine.IsConnected() {
 			if !sleep(l.ctx, retryDelay) {
 				return
 			}
 		}
-		seq, err := l.stream.store(l.ctx, l.subject, t)
+		seq, err := s.store(l.ctx, l.subject, t)
+		now := time.Now()
 		if err == nil {
-			l.stream.answered.Store(time.Now().UnixNano())
-			l.stream.monitor.Published(time.Since(begin))
+			s.answered.Store(now.UnixNano())
+			s.stored.Store(now.UnixNano())
+			s.isStuck.Store(false)
+			s.monitor.Published(now.Sub(t.begun))
 			l.mu.Lock()
 			l.acked = seq
 			l.mu.Unlock()
@@ -175,12 +184,16 @@ func (l *Log) publish(t *turn) {
 			return
 		}
 		if l.ctx.Err() == nil {
-			l.stream.complain("nats publish", "nats: %s: a turn is said again: %v", l.subject, err)
+			s.complain("nats publish", "nats: %s: a turn is said again: %v", l.subject, err)
+		}
+		if now.Sub(later(t.begun, time.Unix(0, s.stored.Load()))) >= awayAfter && !s.isStuck.Swap(true) {
+			s.monitor.Logf("nats away", "nats: the stream %s stores nothing: %v", streamName, err)
+			s.everyLog((*Log).signal)
 		}
 		if !sleep(l.ctx, retryDelay) {
 			return
 		}
-		l.stream.monitor.Repeated()
+		s.monitor.Repeated()
 	}
 }
 
@@ -201,7 +214,11 @@ func (l *Log) Take() Taken {
 	l.mu.Unlock()
 
 	var t Taken
-	if t.Lost = l.stream.out(); isLost {
+	t.Lost = l.stream.out()
+	if l.underWay != nil && time.Since(l.underWay.begun) >= awayAfter {
+		t.Lost = &OutOfReach
+	}
+	if isLost {
 		t.Lost = &Replaced
 		if acked > 0 {
 			l.finish() // it is in the other stream

@@ -106,7 +106,9 @@ type Stream struct {
 
 	cursor     atomic.Uint64 // the last sequence number that was read. Set by read
 	turnsOut   atomic.Int64  // turns that were published and not acknowledged
-	isAway     atomic.Bool
+	isAway     atomic.Bool   // the stream does not answer
+	isStuck    atomic.Bool   // the stream stores nothing
+	stored     atomic.Int64  // when a turn was stored last, in nanoseconds since 1970
 	answered   atomic.Int64  // when a turn was last read or acknowledged, in nanoseconds since 1970
 	wanted     atomic.Uint64 // the least sequence number that a Log wants to be told of
 	looks      looks
@@ -195,7 +197,7 @@ func (s *Stream) Close() {
 func (s *Stream) Await(ctx context.Context, wait time.Duration) bool {
 	select {
 	case <-s.contact:
-		return !s.isAway.Load()
+		return s.out() == nil
 	default:
 	}
 	timer := time.NewTimer(wait)
@@ -207,7 +209,7 @@ func (s *Stream) Await(ctx context.Context, wait time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
-	return !s.isAway.Load()
+	return s.out() == nil
 }
 
 // IsConnected reports whether there is a connection to NATS.
@@ -216,13 +218,16 @@ func (s *Stream) IsConnected() bool { return s.engine.IsConnected() }
 // TurnsUnderWay returns how many turns were published and are not acknowledged.
 func (s *Stream) TurnsUnderWay() int64 { return s.turnsOut.Load() }
 
-// Secret returns 32 random bytes, the same on all servers. The stream must have been
-// reached.
-func (s *Stream) Secret() [32]byte { return s.secret }
+// Secret returns 32 random bytes, the same on all servers. It waits until the stream was
+// reached first.
+func (s *Stream) Secret() [32]byte {
+	<-s.contact
+	return s.secret
+}
 
 // out returns why clients are to be disconnected: nil while the stream is within reach.
 func (s *Stream) out() *protocol.Disconnect {
-	if s.isAway.Load() {
+	if s.isAway.Load() || s.isStuck.Load() {
 		return &OutOfReach
 	}
 	return nil
@@ -267,7 +272,9 @@ func (s *Stream) makeContact() (created time.Time, ok bool) {
 	}
 	s.isAway.Store(false)
 	close(s.contact)
-	s.engine.Serve("chat", s.options.Version, s.options.Metadata, s.options.Stats)
+	if err := s.engine.Serve("chat", s.options.Version, s.options.Metadata, s.options.Stats); err != nil {
+		s.monitor.Logf("nats service", "nats: not registered as a service: %v", err)
+	}
 	return created, true
 }
 

@@ -31,7 +31,7 @@ const (
 // A hereMessage is what a server says.
 type hereMessage struct {
 	Server string                    `json:"server"`
-	Rooms  map[string]presence.Crowd `json:"rooms"`
+	Rooms  map[string]presence.Crowd `json:"rooms"` // null from a server that stops
 }
 
 // A here is who is in which room on this server.
@@ -109,18 +109,19 @@ func newElsewhere() *elsewhere {
 	return e
 }
 
-// set sets who is on a server. It reports whether the server was not known.
+// set sets who is on a server, nil if it says goodbye. It reports whether the server was not
+// known.
 func (e *elsewhere) set(server string, rooms map[string]presence.Crowd, now time.Time) (isNew bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	_, known := e.servers[server]
-	if len(rooms) == 0 {
+	if rooms == nil {
 		delete(e.servers, server)
 	} else {
 		e.servers[server] = serverHere{rooms, now}
 	}
 	e.version.Add(1)
-	return !known && len(rooms) > 0
+	return !known && rooms != nil
 }
 
 // forget forgets servers that were silent for too long.
@@ -192,6 +193,6 @@ func (s *Stream) hearPresence(m *Message) {
 		}
 	}
 	if s.elsewhere.set(said.Server, said.Rooms, time.Now()) {
-		s.here.touch()
+		s.here.touch() // it does not know who is here
 	}
 }

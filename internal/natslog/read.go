@@ -14,7 +14,7 @@ const (
 	// quietTime is how long nothing may come before the stream is asked whether it has more.
 	quietTime = time.Second
 
-	// maxErrors is how many errors of reading running have another node looked for.
+	// maxErrors is how many errors running have another node looked for.
 	maxErrors = 3
 )
 
@@ -226,6 +226,7 @@ type watcher struct {
 	answered  time.Time // when something last came from the stream
 	backwards int       // looks running that showed the stream's end below the cursor
 	missing   int       // looks running that showed no stream
+	failures  int       // looks running that failed
 	cursor    uint64    // at the last look
 	moved     time.Time // when the cursor had moved, or was at the end
 }
@@ -255,6 +256,9 @@ func (s *Stream) look(w *watcher) {
 	now := time.Now()
 	if err != nil {
 		w.moved = now // nothing can have come
+		if w.failures++; w.failures%maxErrors == 0 && s.engine.IsConnected() {
+			s.engine.Reconnect() // the node may be cut off from the others
+		}
 		w.answered = later(w.answered, time.Unix(0, s.answered.Load()))
 		if now.Sub(w.answered) >= awayAfter && !s.isAway.Swap(true) {
 			s.monitor.Logf("nats away", "nats: the stream %s is out of reach: %v", streamName, err)
@@ -262,7 +266,7 @@ func (s *Stream) look(w *watcher) {
 		}
 		return
 	}
-	w.answered = now
+	w.answered, w.failures = now, 0
 	if s.isAway.Swap(false) {
 		s.monitor.Logf("nats away", "nats: the stream %s is within reach again", streamName)
 	}

@@ -1,7 +1,7 @@
 package natslog
 
 import (
-	"regexp"
+	"strings"
 
 	"github.com/nats-io/nats.go/micro"
 )
@@ -10,17 +10,11 @@ import (
 // that every service of NATS has.
 const healthSubject = "$SRV.HEALTH.chat"
 
-// semanticVersion is what NATS takes for the version of a service.
-var semanticVersion = regexp.MustCompile(`^[0-9]+\.[0-9]+\.[0-9]+$`)
-
-// Serve implements Engine.
+// Serve implements Engine. A version that is no semantic version is 0.0.0.
 func (c *connection) Serve(name, version string, metadata map[string]string, stats func() any) error {
-	if !semanticVersion.MatchString(version) {
-		version = "0.0.0"
-	}
-	_, err := micro.AddService(c.nc, micro.Config{
+	config := micro.Config{
 		Name:         name,
-		Version:      version,
+		Version:      strings.TrimPrefix(version, "v"),
 		Description:  "a chat server",
 		Metadata:     metadata,
 		StatsHandler: func(*micro.Endpoint) any { return stats() },
@@ -28,6 +22,11 @@ func (c *connection) Serve(name, version string, metadata map[string]string, sta
 			Subject: healthSubject,
 			Handler: micro.HandlerFunc(func(r micro.Request) { r.Respond([]byte("ok")) }), // an error says that nobody waits for it
 		},
-	})
+	}
+	_, err := micro.AddService(c.nc, config)
+	if err != nil {
+		config.Version = "0.0.0"
+		_, err = micro.AddService(c.nc, config)
+	}
 	return err
 }

@@ -24,15 +24,15 @@ var errAway = errors.New("no responders available")
 // dedupeWindow is how long a stream knows the ids of what it has stored.
 const dedupeWindow = 2 * time.Minute
 
-// NATS is a cluster. Its fields may be set before it is used, its methods called at any
-// time.
+// NATS is a cluster. Its methods may be called from any goroutine.
 type NATS struct {
-	Latency time.Duration // of each way
-
 	mu       sync.Mutex
+	latency  time.Duration
 	streams  map[string]*stream
 	conns    []*Conn
 	isAway   bool
+	isFull   bool
+	noLeader bool
 	loseAcks int    // how many
 	loseSaid int    // how many
 	lag      uint64 // how many of the last messages a node that is asked directly has not got
@@ -103,8 +103,18 @@ func (n *NATS) Connect() *Conn {
 	return c
 }
 
+// SetLatency sets how long a message takes, each way. It takes no time before.
+func (n *NATS) SetLatency(d time.Duration) { n.locked(func() { n.latency = d }) }
+
 // SetAway has the cluster answer nobody, or answer again.
 func (n *NATS) SetAway(isAway bool) { n.locked(func() { n.isAway = isAway }) }
+
+// SetFull has the streams store nothing more, or store again.
+func (n *NATS) SetFull(isFull bool) { n.locked(func() { n.isFull = isFull }) }
+
+// SetLeaderless has the streams without a leader, as on a node that is cut off from the
+// others: only what is asked of a node directly is answered.
+func (n *NATS) SetLeaderless(is bool) { n.locked(func() { n.noLeader = is }) }
 
 // LoseAcks has the next answers to what is published in a stream lost: it is stored.
 func (n *NATS) LoseAcks(count int) { n.locked(func() { n.loseAcks = count }) }
@@ -221,19 +231,28 @@ func (c *Conn) RequestAll(ctx context.Context, m *natslog.Message, answer func(*
 // travel takes as long as a message on its way. It takes for ever on a connection that is
 // cut off.
 func (c *Conn) travel(ctx context.Context) error {
-	select {
-	case <-time.After(c.nats.Latency):
-	case <-ctx.Done():
+	if !c.nats.delay(ctx) {
 		return ctx.Err()
 	}
-	c.nats.mu.Lock()
-	isCut := c.isCut
-	c.nats.mu.Unlock()
+	var isCut bool
+	c.nats.locked(func() { isCut = c.isCut })
 	if isCut {
 		<-ctx.Done()
 		return ctx.Err()
 	}
 	return nil
+}
+
+// delay waits as long as a message takes. It reports false if ctx ends before.
+func (n *NATS) delay(ctx context.Context) bool {
+	var latency time.Duration
+	n.locked(func() { latency = n.latency })
+	select {
+	case <-time.After(latency):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // Publish implements natslog.Engine.
@@ -259,9 +278,7 @@ func (c *Conn) Subscribe(subject string, handle func(*natslog.Message)) error {
 		for {
 			select {
 			case m := <-s.queue:
-				select {
-				case <-time.After(c.nats.Latency):
-				case <-c.ctx.Done():
+				if !c.nats.delay(c.ctx) {
 					return
 				}
 				handle(m)
@@ -305,6 +322,9 @@ func (n *NATS) publish(m *natslog.Message) {
 func (n *NATS) answer(m *natslog.Message) ([]*natslog.Message, error) {
 	if n.isAway {
 		return nil, errAway
+	}
+	if n.noLeader && !strings.HasPrefix(m.Subject, "$JS.API.DIRECT.") {
+		return nil, nil
 	}
 	n.asked[m.Subject]++
 	if question, ok := strings.CutPrefix(m.Subject, "$JS.API."); ok {
@@ -419,6 +439,9 @@ func (n *NATS) create(request []byte) ([]*natslog.Message, error) {
 func (n *NATS) store(s *stream, m *natslog.Message) ([]*natslog.Message, error) {
 	if expected := m.Header["Nats-Expected-Last-Subject-Sequence"]; expected != nil && len(s.next(m.Subject, 0, 0)) > 0 {
 		return failed(10071, "wrong last sequence")
+	}
+	if n.isFull {
+		return failed(10077, "maximum bytes exceeded")
 	}
 	id := strings.Join(m.Header["Nats-Msg-Id"], "")
 	before, isKnown := s.ids[id]

@@ -1,0 +1,590 @@
+package natslog_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"chat/internal/history"
+	"chat/internal/natslog"
+	"chat/internal/natstest"
+	"chat/internal/presence"
+)
+
+// server is a Stream, and what its Monitor was told.
+type server struct {
+	*natslog.Stream
+	t    *testing.T
+	conn *natstest.Conn
+
+	mu     sync.Mutex
+	log    []string
+	counts map[string]int
+}
+
+// start starts a server, which is closed when the test ends.
+func start(t *testing.T, nats *natstest.NATS) *server {
+	s := &server{t: t, conn: nats.Connect(), counts: make(map[string]int)}
+	s.Stream = natslog.OpenOn(s.conn, natslog.Options{Replicas: 3, Keep: time.Hour, MaxBytes: 1 << 30}, s)
+	t.Cleanup(s.Close)
+	time.Sleep(100 * time.Millisecond)
+	return s
+}
+
+func (s *server) Logf(_, format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log = append(s.log, fmt.Sprintf(format, args...))
+}
+
+func (s *server) count(what string, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts[what] += n
+}
+
+func (s *server) Published(time.Duration) { s.count("published", 1) }
+func (s *server) Repeated()               { s.count("repeated", 1) }
+func (s *server) Fetched(n int)           { s.count("fetched", n) }
+func (s *server) Broke()                  { s.count("broke", 1) }
+func (s *server) Unreadable(n int)        { s.count("unreadable", n) }
+
+// wantLogged fails the test unless the log has part n times.
+func (s *server) wantLogged(n int, part string) {
+	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if log := strings.Join(s.log, "\n"); strings.Count(log, part) != n {
+		s.t.Errorf("%q is not %d times in the log:\n%s", part, n, log)
+	}
+}
+
+// wantCount fails the test unless something happened n times.
+func (s *server) wantCount(what string, n int) {
+	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.counts[what] != n {
+		s.t.Errorf("%s: %d times, want %d", what, s.counts[what], n)
+	}
+}
+
+// room is a Log, as a hub uses it.
+type room struct {
+	*natslog.Log
+	t     *testing.T
+	said  int
+	heard []natslog.Heard // since the room began
+	start *natslog.Start
+	lost  []string // reasons
+}
+
+// join opens a room.
+func (s *server) join(name string) *room {
+	r := &room{Log: s.Log(name), t: s.t}
+	s.t.Cleanup(r.Close)
+	r.settle(100 * time.Millisecond)
+	return r
+}
+
+// settle lets time pass, in which the room takes what comes.
+func (r *room) settle(d time.Duration) {
+	end := time.After(d)
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-r.Ready():
+		case <-ticker.C:
+		case <-end:
+			return
+		}
+		taken := r.Take()
+		if taken.Lost != nil {
+			r.lost = append(r.lost, taken.Lost.Reason)
+		}
+		if taken.Start != nil {
+			r.start, r.heard = taken.Start, nil
+		}
+		r.heard = append(r.heard, taken.Lines...)
+	}
+}
+
+// say says lines as one turn, each with a ref of its own.
+func (r *room) say(texts ...string) {
+	for _, text := range texts {
+		r.said++
+		r.Say(natslog.Line{UserID: "user", Text: text, ClientMsgID: fmt.Sprint(r.said)}, r.said)
+	}
+	r.Publish()
+}
+
+// texts returns what was heard, without repeats.
+func (r *room) texts() (texts []string) {
+	for _, h := range r.heard {
+		if !h.Repeat {
+			texts = append(texts, h.Text)
+		}
+	}
+	return texts
+}
+
+// want fails the test unless exactly these texts were heard since the room began, under
+// increasing ids.
+func (r *room) want(texts ...string) {
+	r.t.Helper()
+	if got := r.texts(); !slices.Equal(got, texts) {
+		r.t.Errorf("heard %.300q, want %.300q", got, texts)
+	}
+	if !slices.IsSortedFunc(r.heard, func(a, b natslog.Heard) int { return int(a.ID - b.ID) }) {
+		r.t.Error("ids do not increase")
+	}
+}
+
+// onFakeTime runs a test in a bubble.
+func onFakeTime(t *testing.T, test func(t *testing.T, nats *natstest.NATS)) {
+	synctest.Test(t, func(t *testing.T) {
+		nats := natstest.New()
+		nats.SetLatency(time.Millisecond)
+		test(t, nats)
+	})
+}
+
+// The stream is made as the settings say, and taken as it is if somebody made it otherwise.
+func TestTheStreamIsMade(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		begin := time.Now().UnixMilli()
+		one := start(t, nats)
+		perSubject, age, bytes, replicas := nats.Config("CHAT")
+		if perSubject != 3000 || age != time.Hour || bytes != 1<<30 || replicas != 3 || nats.Last("CHAT")+1 < uint64(begin) {
+			t.Errorf("made with %d turns a room, %v, %d bytes, %d replicas, first %d", perSubject, age, bytes, replicas, nats.Last("CHAT")+1)
+		}
+		other := &server{t: t, conn: nats.Connect(), counts: make(map[string]int)}
+		other.Stream = natslog.OpenOn(other.conn, natslog.Options{Replicas: 1}, other)
+		t.Cleanup(other.Close)
+		time.Sleep(time.Second)
+		one.wantLogged(1, "was made")
+		other.wantLogged(1, "is used as it is, without max_age 0s, as -keep says, 1 replicas")
+		if one.Secret() != other.Secret() {
+			t.Error("the servers have different secrets")
+		}
+	})
+}
+
+// Servers that start at the same moment, while those who are asked lag, agree on a secret.
+func TestTheSecretIsShared(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		nats.Lag(1)
+		var servers []*server
+		for range 3 {
+			s := &server{t: t, conn: nats.Connect(), counts: make(map[string]int)}
+			s.Stream = natslog.OpenOn(s.conn, natslog.Options{Replicas: 1}, s)
+			t.Cleanup(s.Close)
+			servers = append(servers, s)
+		}
+		time.Sleep(time.Second)
+		nats.Lag(0)
+		time.Sleep(10 * time.Second)
+		for _, s := range servers {
+			if s.Secret() == [32]byte{} || s.Secret() != servers[0].Secret() {
+				t.Error("the servers have different secrets, or none")
+			}
+		}
+	})
+}
+
+// Whatever becomes of answers, connections and the engine, what is said is stored and heard
+// once, in the order in which it was said.
+func TestNothingIsLostOrDoubled(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one, two := start(t, nats), start(t, nats)
+		ada, bob := one.join(""), two.join("")
+		faults := []func(){
+			func() { nats.LoseAcks(3) },
+			func() { nats.LoseSaid(3) },
+			func() {
+				nats.LoseAcks(1)
+				nats.SetAway(true)
+				time.AfterFunc(5*time.Second, func() { nats.SetAway(false) })
+			},
+			func() { one.conn.SetCut(true); time.AfterFunc(5*time.Second, func() { one.conn.SetCut(false) }) },
+			func() { two.conn.SetCut(true); time.AfterFunc(5*time.Second, func() { two.conn.SetCut(false) }) },
+			func() { nats.SetFull(true); time.AfterFunc(3*time.Second, func() { nats.SetFull(false) }) },
+			func() { nats.SetLeaderless(true); time.AfterFunc(3*time.Second, func() { nats.SetLeaderless(false) }) },
+			func() { nats.Lag(2); nats.LoseSaid(2); time.AfterFunc(3*time.Second, func() { nats.Lag(0) }) },
+		}
+		var said []string
+		for i, fault := range faults {
+			fault()
+			for n := range 30 {
+				text := fmt.Sprint(i, ".", n)
+				said = append(said, text)
+				ada.say(text)
+				ada.settle(20 * time.Millisecond)
+			}
+			var wg sync.WaitGroup
+			wg.Go(func() { ada.settle(15 * time.Second) })
+			wg.Go(func() { bob.settle(15 * time.Second) })
+			wg.Wait()
+			ada.want(said...)
+			bob.want(said...)
+		}
+		if !ada.IsIdle() || one.TurnsUnderWay() != 0 {
+			t.Error("a turn is still under way")
+		}
+		for i, h := range ada.heard {
+			if h.Sender != i+1 {
+				t.Fatalf("line %d is %v's", i+1, h.Sender)
+			}
+		}
+	})
+}
+
+// A turn whose acknowledgement was lost before an outage longer than the engine remembers is
+// stored twice, and heard once.
+func TestATurnIsStoredTwiceAndHeardOnce(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one, two := start(t, nats), start(t, nats)
+		ada, bob := one.join(""), two.join("")
+		nats.LoseAcks(1)
+		nats.LoseSaid(1)
+		ada.say("hello")
+		ada.settle(5 * time.Millisecond)
+		nats.SetAway(true)
+		ada.settle(3 * time.Minute)
+		nats.SetAway(false)
+		ada.settle(5 * time.Second)
+		bob.settle(5 * time.Second)
+		if n := len(nats.Stored("CHAT", "chat.lobby")); n != 2 {
+			t.Errorf("stored %d times, want 2", n)
+		}
+		ada.want("hello")
+		bob.want("hello")
+		start(t, nats).join("").settle(time.Second)
+		if late := start(t, nats).join(""); len(late.start.Messages) != 1 {
+			t.Errorf("read %d messages, want 1", len(late.start.Messages))
+		}
+	})
+}
+
+// One turn is under way at a time; what is said meanwhile is the next, up to its bounds.
+func TestTurnsAreBounded(t *testing.T) {
+	for _, long := range []bool{false, true} {
+		onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+			one := start(t, nats)
+			ada := one.join("")
+			text := "hello"
+			if long {
+				text = strings.Repeat("\"\\", 2000)
+			}
+			ada.say(text)
+			said := 1
+			for !ada.IsFull() {
+				ada.say(text)
+				said++
+			}
+			synctest.Wait()
+			if one.TurnsUnderWay() != 1 || said > 901 || !long && said != 901 {
+				t.Errorf("%d turns are under way, %d lines were said", one.TurnsUnderWay(), said)
+			}
+			ada.settle(time.Second)
+			stored := nats.Stored("CHAT", "chat.lobby")
+			if len(stored) != 2 || len(stored[1]) > 128<<10 || long && len(stored[1]) < 100<<10 {
+				t.Errorf("%d turns, the last of %d bytes", len(stored), len(stored[len(stored)-1]))
+			}
+			if len(ada.texts()) != said {
+				t.Errorf("heard %d of %d lines", len(ada.texts()), said)
+			}
+		})
+	}
+}
+
+// What does not come by itself is fetched: at once if something after it comes, else a
+// second later, though the node that is asked lags.
+func TestWhatDoesNotComeIsFetched(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		ada := one.join("")
+		nats.LoseSaid(1)
+		ada.say("one")
+		ada.settle(100 * time.Millisecond)
+		ada.want()
+		ada.settle(time.Second)
+		ada.want("one")
+		one.wantCount("broke", 0)
+		one.wantCount("fetched", 1)
+
+		other := start(t, nats).join("other")
+		nats.LoseSaid(1)
+		other.say("elsewhere")
+		other.settle(10 * time.Millisecond)
+		nats.Lag(1)
+		time.AfterFunc(200*time.Millisecond, func() { nats.Lag(0) })
+		ada.say("two")
+		ada.settle(500 * time.Millisecond)
+		ada.want("one", "two")
+		one.wantCount("broke", 1)
+		one.wantCount("fetched", 3)
+		if one.conn.Reconnects() > 0 {
+			t.Error("another node was looked for")
+		}
+	})
+}
+
+// A room that is opened is read to its end, though the node that is asked lags, and goes on
+// from there without a gap.
+func TestARoomIsRead(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		ada := one.join("team")
+		other := one.join("other")
+		var said []string
+		for i := range 700 {
+			said = append(said, fmt.Sprint(i))
+			ada.say(said[i])
+			ada.settle(10 * time.Millisecond)
+			if i == 100 {
+				other.say("hello")
+			}
+		}
+		nats.Lag(3)
+		time.AfterFunc(time.Second, func() { nats.Lag(0) })
+		two := start(t, nats)
+		bob := two.join("team")
+		if bob.start != nil {
+			t.Error("the room was opened without its end")
+		}
+		ada.say("live")
+		ada.settle(time.Second)
+		bob.settle(2 * time.Second)
+		if bob.start == nil || len(bob.start.Messages) != history.MaxMessages {
+			t.Fatalf("the room begins with %+.200v", bob.start)
+		}
+		var texts []string
+		for _, m := range bob.start.Messages {
+			texts = append(texts, m.Text)
+		}
+		texts = append(texts, bob.texts()...)
+		if want := append(said, "live"); !slices.Equal(texts, want[len(want)-len(texts):]) || len(texts) < history.MaxMessages {
+			t.Errorf("read %d messages, from %s to %s", len(texts), texts[0], texts[len(texts)-1])
+		}
+		if gone := bob.start.Messages[0].ID; bob.start.GoneID >= gone || bob.start.GoneID < gone-1000 {
+			t.Errorf("gone is %d, and the first is %d", bob.start.GoneID, gone)
+		}
+		kept, err := two.Kept(t.Context(), "other")
+		if err != nil || len(kept.Messages) != 1 || kept.GoneID >= kept.Messages[0].ID {
+			t.Errorf("the other room has %+v, %v", kept, err)
+		}
+		nobody, err := two.Kept(t.Context(), "nobody")
+		if err != nil || len(nobody.Messages) != 0 {
+			t.Errorf("nobody's room has %+v, %v", nobody, err)
+		}
+	})
+}
+
+// Who resumes after what the stream no longer has is told; who resumes after what is there
+// is not.
+func TestWhatIsGone(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		quiet, busy := one.join("quiet"), one.join("busy")
+		first := int64(nats.Last("CHAT")) * 1000
+		quiet.say("hello")
+		quiet.settle(10 * time.Millisecond)
+		for i := range 3100 {
+			nats.Put("CHAT", "chat.room.busy", fmt.Sprint("x.", i+1), []byte(`{"time":"2026-01-02T03:04:05.678Z","lines":[]}`))
+		}
+		busy.settle(3 * time.Second)
+		one.wantCount("unreadable", 3000) // those that were still there
+		two := start(t, nats)
+		if gone := two.join("quiet").start.GoneID; gone > first+999 {
+			t.Errorf("the quiet room lacks what was said before %d, and begins after %d", gone, first)
+		}
+		if gone, want := two.join("busy").start.GoneID, first+101_000; gone < want || gone > want+1000 {
+			t.Errorf("the busy room lacks what was said before %d, want %d", gone, want)
+		}
+		nats.Purge("CHAT")
+		time.Sleep(3 * time.Second)
+		three := start(t, nats)
+		empty := three.join("quiet")
+		if want := int64(nats.Last("CHAT"))*1000 + 999; empty.start.GoneID != want || empty.EndID() != want {
+			t.Errorf("a purged room lacks what was said before %d and ends at %d, want %d", empty.start.GoneID, empty.EndID(), want)
+		}
+	})
+}
+
+// A stream that is gone is made again, once, by whichever server finds it so; one that ends
+// below what was read counts as replaced only if it does so three times running.
+func TestTheStreamIsReplaced(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one, two := start(t, nats), start(t, nats)
+		ada, bob := one.join(""), two.join("")
+		ada.say("before")
+		ada.settle(time.Second)
+		last := ada.EndID()
+		nats.Delete("CHAT")
+		ada.say("not lost")
+		ada.settle(6 * time.Second)
+		bob.settle(6 * time.Second)
+		if want := []string{"the chat's log was replaced"}; !slices.Equal(ada.lost, want) || !slices.Equal(bob.lost, want) {
+			t.Errorf("told %q and %q", ada.lost, bob.lost)
+		}
+		for _, r := range []*room{ada, bob} {
+			all := r.texts()
+			for _, m := range slices.Backward(r.start.Messages) {
+				all = append([]string{m.Text}, all...)
+			}
+			if !slices.Equal(all, []string{"not lost"}) || r.EndID() <= last {
+				t.Errorf("the room has %q and ends at %d after %d", all, r.EndID(), last)
+			}
+		}
+		ada.lost = nil
+		ada.say("a", "b")
+		ada.settle(time.Second)
+		ada.say("c")
+		ada.settle(100 * time.Millisecond)
+		nats.Cut("CHAT", 1)
+		ada.settle(1500 * time.Millisecond)
+		if len(ada.lost) > 0 {
+			t.Errorf("told %q after a look or two", ada.lost)
+		}
+		ada.settle(3 * time.Second)
+		if len(ada.lost) != 1 || len(ada.start.Messages) != 3 {
+			t.Errorf("told %q; the room has %d messages", ada.lost, len(ada.start.Messages))
+		}
+		ada.say("on")
+		ada.settle(time.Second)
+		ada.want("on")
+	})
+}
+
+// What was deleted at the stream's end is not waited for. A stream that has more than is
+// heard of it has another node looked for.
+func TestSilence(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		ada := one.join("")
+		nats.LoseSaid(1)
+		other := start(t, nats).join("other")
+		nats.LoseSaid(1)
+		other.say("x")
+		synctest.Wait()
+		other.settle(5 * time.Millisecond)
+		nats.Purge("CHAT")
+		ada.settle(8 * time.Second)
+		if want := int64(nats.Last("CHAT"))*1000 + 999; ada.EndID() != want {
+			t.Errorf("the room ends at %d, want %d", ada.EndID(), want)
+		}
+		if n := one.conn.Reconnects(); n != 0 {
+			t.Errorf("another node was looked for %d times", n)
+		}
+		nats.Lag(100)
+		nats.LoseSaid(1)
+		other.say("y")
+		other.settle(2 * time.Second)
+		ada.settle(8 * time.Second)
+		if one.conn.Reconnects() == 0 {
+			t.Error("no other node was looked for")
+		}
+		one.wantLogged(2, "has more than is heard of it")
+	})
+}
+
+// A node that has no leader to ask is left, and so is one from which nothing can be read.
+func TestABadNodeIsLeft(t *testing.T) {
+	for name, fault := range map[string]func(nats *natstest.NATS, s *server){
+		"no leader": func(nats *natstest.NATS, _ *server) { nats.SetLeaderless(true) },
+		"cut off":   func(_ *natstest.NATS, s *server) { s.conn.SetCut(true) },
+	} {
+		onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+			one := start(t, nats)
+			time.Sleep(5 * time.Second)
+			if n := one.conn.Reconnects(); n != 0 {
+				t.Errorf("%s: another node was looked for %d times before", name, n)
+			}
+			fault(nats, one)
+			time.Sleep(10 * time.Second)
+			if one.conn.Reconnects() == 0 && one.IsConnected() {
+				t.Errorf("%s: no other node was looked for", name)
+			}
+		})
+	}
+}
+
+// Who is in a room elsewhere is told when it changes, and forgotten when a server says
+// goodbye or is not heard for thirty seconds.
+func TestPresence(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one, two, three := start(t, nats), start(t, nats), start(t, nats)
+		here, there, silent := one.join("team"), two.join("team"), three.join("team")
+		want := func(crowds ...presence.Crowd) {
+			t.Helper()
+			got, changed := here.Elsewhere()
+			slices.SortFunc(got, func(a, b presence.Crowd) int { return a.Count - b.Count })
+			if !changed || !slices.EqualFunc(got, crowds, func(a, b presence.Crowd) bool { return a.Count == b.Count && maps.Equal(a.Names, b.Names) }) {
+				t.Errorf("%v, changed: %v, want %v", got, changed, crowds)
+			}
+		}
+		ada := presence.Crowd{Count: 1, Names: map[string]string{"ada": "Ada"}}
+		crowd := presence.Crowd{Count: 60}
+		there.Here(ada)
+		silent.Here(crowd)
+		time.Sleep(1500 * time.Millisecond)
+		want(ada, crowd)
+		late := start(t, nats).join("team")
+		time.Sleep(1500 * time.Millisecond)
+		if crowds, _ := late.Elsewhere(); len(crowds) != 2 {
+			t.Errorf("a server that starts hears of %v", crowds)
+		}
+		late.Here(presence.Crowd{Count: 2})
+		time.Sleep(1500 * time.Millisecond)
+		want(ada, presence.Crowd{Count: 2}, crowd)
+		late.Close()
+		time.Sleep(1500 * time.Millisecond)
+		want(ada, crowd)
+		three.conn.SetCut(true)
+		time.Sleep(20 * time.Second)
+		want(ada, crowd)
+		time.Sleep(20 * time.Second)
+		want(ada)
+		two.Close()
+		time.Sleep(10 * time.Millisecond)
+		want()
+	})
+}
+
+// A log that is closed leaves its turn to nobody, and a stream that is closed ends, whatever
+// the engine does.
+func TestClosingEndsEverything(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		s := &server{t: t, conn: nats.Connect(), counts: make(map[string]int)}
+		nats.SetAway(true)
+		s.Stream = natslog.OpenOn(s.conn, natslog.Options{Replicas: 1}, s)
+		never := s.Log("")
+		time.Sleep(time.Second)
+		if s.Await(context.Background(), time.Second) {
+			t.Error("the stream is within reach")
+		}
+		never.Close()
+		s.Close()
+		nats.SetAway(false)
+
+		one := start(t, nats)
+		ada := one.join("")
+		one.conn.SetCut(true)
+		ada.say("hello")
+		time.Sleep(time.Second)
+		ada.Close()
+		begin := time.Now()
+		time.Sleep(time.Second)
+		if one.TurnsUnderWay() != 0 || time.Since(begin) > 2*time.Second {
+			t.Error("the turn is still under way")
+		}
+	})
+}
