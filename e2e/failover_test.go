@@ -39,6 +39,11 @@ func TestFailover(t *testing.T) {
 		fail  func(t *testing.T) (mend func())
 		limit time.Duration
 	}{
+		{"a server is stopped", func(*testing.T) func() {
+			c := roamers[rand.IntN(len(roamers))].server()
+			c.stop()
+			return c.startAgain
+		}, 3 * time.Second},
 		{"a server is killed", func(*testing.T) func() {
 			c := roamers[rand.IntN(len(roamers))].server()
 			c.kill()

@@ -58,17 +58,14 @@ func startShared(t *testing.T, c *engine.Cluster, flags ...string) *chat {
 // startBehindLines starts a server that reaches the nodes through lines.
 func startBehindLines(t *testing.T, c *engine.Cluster, flags ...string) (*chat, []*engine.Line) {
 	t.Helper()
-	var lines []*engine.Line
-	var urls []string
-	for _, n := range c.Nodes {
-		l, err := engine.NewLine(n.Addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(l.Close)
-		lines, urls = append(lines, l), append(urls, "nats://"+l.Addr)
+	lines, urls, err := c.Lines()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return startChat(t, append([]string{"-rate", "0", "-nats", strings.Join(urls, ","), "-nats-replicas", fmt.Sprint(len(c.Nodes))}, flags...)...), lines
+	for _, l := range lines {
+		t.Cleanup(l.Close)
+	}
+	return startChat(t, append([]string{"-rate", "0", "-nats", urls, "-nats-replicas", fmt.Sprint(len(c.Nodes))}, flags...)...), lines
 }
 
 // admin does something as an administrator of the nodes.

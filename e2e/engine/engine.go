@@ -215,6 +215,19 @@ func (c *Cluster) URLs() string {
 	return strings.Join(urls, ",")
 }
 
+// Lines returns a new line to each node, and the URLs of their near ends, as the flag -nats takes
+// them. The caller closes the lines.
+func (c *Cluster) Lines() (lines []*Line, urls string, err error) {
+	for _, n := range c.Nodes {
+		l, err := NewLine(n.Addr)
+		if err != nil {
+			return lines, "", err
+		}
+		lines, urls = append(lines, l), urls+",nats://"+l.Addr
+	}
+	return lines, urls[1:], nil
+}
+
 // Kill ends all nodes without a word. They may be started again.
 func (c *Cluster) Kill() {
 	for _, n := range c.Nodes {

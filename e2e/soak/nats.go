@@ -25,16 +25,12 @@ func (s *soak) startCluster(dir string) error {
 		return err
 	}
 	for _, server := range s.servers {
-		urls := ""
-		for _, n := range s.cluster.Nodes {
-			line, err := engine.NewLine(n.Addr)
-			if err != nil {
-				return err
-			}
-			server.lines = append(server.lines, line)
-			urls += ",nats://" + line.Addr
+		lines, urls, err := s.cluster.Lines()
+		if err != nil {
+			return err
 		}
-		server.args = []string{"-nats", urls[1:], "-nats-replicas", fmt.Sprint(numNodes)}
+		server.lines = lines
+		server.args = []string{"-nats", urls, "-nats-replicas", fmt.Sprint(numNodes)}
 	}
 	return nil
 }

@@ -196,13 +196,6 @@ func (s *server) usage() (u usage, heap int, err error) {
 // client asks for the metrics. It keeps its connection.
 var client = &http.Client{Timeout: 5 * time.Second}
 
-// required are series that the metrics must have.
-var required = []string{
-	`chat_connections{protocol="classic"}`, `chat_connections{protocol="chat.v1"}`, "chat_rooms",
-	"chat_messages_total", "chat_deliveries_total", "chat_batches_total",
-	"chat_fanout_seconds_count", "go_goroutines", "go_memstats_alloc_bytes", "process_start_time_seconds",
-}
-
 // scrape returns the values of the running process's metrics, by series.
 func (s *server) scrape() (map[string]float64, error) {
 	resp, err := client.Get("http://" + s.metrics + "/metrics")
@@ -222,10 +215,8 @@ func (s *server) scrape() (map[string]float64, error) {
 			return nil, fmt.Errorf("the metrics: %w", err)
 		}
 	}
-	for _, name := range required {
-		if _, ok := series[name]; !ok {
-			return nil, fmt.Errorf("the metrics have no %s", name)
-		}
+	if series["go_goroutines"] == 0 {
+		return nil, fmt.Errorf("the metrics have no go_goroutines")
 	}
 	return series, scanner.Err()
 }
