@@ -26,12 +26,16 @@ check-all:
 bench:
 	go run ./bench
 
-# the page in a real Chromium and behind a real nginx
+# the page in a real Chromium and behind a real nginx, and many servers on real nodes of NATS
 e2e:
-	cd e2e && go test ./...
+	cd e2e && go test -parallel 8 ./...
+
+# three NATS nodes and three servers that share their rooms over them, on this machine, until Ctrl-C
+cluster:
+	cd e2e && go run ./cluster
 
 # hundreds of clients, well-behaved and not, and restarts: half an hour
 soak:
 	cd e2e && go run ./soak -minutes 30
 
-.PHONY: build run test check check-all bench e2e soak
+.PHONY: build run test check check-all bench e2e cluster soak

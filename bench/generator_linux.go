@@ -29,6 +29,7 @@ type generator struct {
 	err    error           // the first error, or a fault of the server: it ends the run, too
 	addr   netip.AddrPort  // of the server
 	pid    int             // of the server
+	node   int             // the process id of its NATS node; 0 for none
 	epoll  int
 	events [256]syscall.EpollEvent // scratch: what poll handles
 	timer  int                     // a timerfd that fires whenever a line is due; -1 before
@@ -57,14 +58,14 @@ type client struct {
 	sampled  bool // it measures latency
 }
 
-// generate puts a server, by address and process id, under a load. A fault of the server
-// is in the result, not an error.
-func generate(ctx context.Context, spec loadSpec, addr netip.AddrPort, pid int) (result, error) {
+// generate puts a server, by address and process id, under a load. Node is the process id of its
+// NATS node, 0 for none. A fault of the server is in the result, not an error.
+func generate(ctx context.Context, spec loadSpec, addr netip.AddrPort, pid, node int) (result, error) {
 	epoll, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
 		return result{}, os.NewSyscallError("epoll_create1", err)
 	}
-	g := &generator{loadSpec: spec, ctx: ctx, addr: addr, pid: pid, epoll: epoll, timer: -1, buf: make([]byte, 256<<10)}
+	g := &generator{loadSpec: spec, ctx: ctx, addr: addr, pid: pid, node: node, epoll: epoll, timer: -1, buf: make([]byte, 256<<10)}
 	g.record = newRecord(spec.subprotocol, spec.speakers)
 	defer g.close()
 	r := g.measure()
@@ -98,6 +99,7 @@ func (g *generator) close() {
 type snapshot struct {
 	time        time.Time
 	cpu, ownCPU time.Duration // used by the server and by the generator
+	nodeCPU     time.Duration // used by the NATS node
 	memory      int           // the server's resident memory in bytes
 	deliveries  int
 }
@@ -106,11 +108,14 @@ type snapshot struct {
 func (g *generator) after(d time.Duration) (s snapshot) {
 	g.receiveFor(d)
 	s.time, s.deliveries = time.Now(), g.deliveries
-	var err1, err2, err3 error
+	var err1, err2, err3, err4 error
 	s.cpu, err1 = cpuTime(g.pid)
 	s.ownCPU, err2 = cpuTime(os.Getpid())
 	s.memory, err3 = residentMemory(g.pid)
-	g.fail(errors.Join(err1, err2, err3))
+	if g.node > 0 {
+		s.nodeCPU, err4 = cpuTime(g.node)
+	}
+	g.fail(errors.Join(err1, err2, err3, err4))
 	return s
 }
 
@@ -128,7 +133,7 @@ func (g *generator) measure() (r result) {
 		begin := g.after(g.warmUp)
 		end := g.after(g.window)
 		r.time, r.deliveries = end.time.Sub(begin.time), end.deliveries-begin.deliveries
-		r.cpu, r.ownCPU = end.cpu-begin.cpu, end.ownCPU-begin.ownCPU
+		r.cpu, r.ownCPU, r.nodeCPU = end.cpu-begin.cpu, end.ownCPU-begin.ownCPU, end.nodeCPU-begin.nodeCPU
 		g.drain()
 		slices.Sort(g.latencies)
 		r.p50, r.p99 = percentile(g.latencies, 50), percentile(g.latencies, 99)

@@ -71,7 +71,7 @@ func (r *testRoom) load(t *testing.T, spec loadSpec) result {
 	t.Helper()
 	server := httptest.NewServer(r)
 	defer server.Close()
-	result, err := generate(t.Context(), spec, netip.MustParseAddrPort(server.Listener.Addr().String()), os.Getpid())
+	result, err := generate(t.Context(), spec, netip.MustParseAddrPort(server.Listener.Addr().String()), os.Getpid(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,7 @@ var loads = []loadSpec{
 	{name: "E", listeners: 1000, speakers: 10, rate: 50},
 	{name: "E for 100", listeners: 100, speakers: 10, rate: 50},
 	{name: "E for 9,000", listeners: 9000, speakers: 10, rate: 50},
+	{name: "K", listeners: 50, speakers: 1, rate: 20},
 	{name: "idle", listeners: 5000, settle: 3 * time.Second},
 }
 
@@ -48,6 +49,7 @@ type result struct {
 	memory            int           // bytes that the server's resident memory grew by, with all idle
 
 	time, cpu, ownCPU time.Duration // length of the window, and CPU time in it; own is the generator's
+	nodeCPU           time.Duration // the same of the NATS node beside the server, if there is one
 	deliveries        int           // lines received in the window, all clients together
 	p50, p99          time.Duration // latency at a fixed rate, from when a line was due until it was received
 

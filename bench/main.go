@@ -8,7 +8,7 @@
 // The flags are:
 //
 //	-loads A,C,...
-//		The loads; without the flag all of them.
+//		The loads; without the flag all of them but K, with -nats C, E and K.
 //	-rounds n
 //		The number of rounds. In a round, the servers meet each load in the order
 //		A B B A, so that a machine that gets slower or faster favours neither.
@@ -17,6 +17,9 @@
 //	-against file
 //		The program to compare with instead of the example: another build of this
 //		server, such as one of the commit before.
+//	-nats
+//		Compare the server over NATS with the server in memory. Each run has a fresh node of
+//		NATS beside it on this machine, which the module in e2e builds.
 //
 // Each run has a fresh server process on a free port of 127.0.0.1. The bench's own process
 // is the load generator. Messages have 64 bytes. The table shows medians over the runs, and
@@ -28,7 +31,7 @@
 // they missed is not a fault, and they do not come back.
 //
 // CPU time is that of the server's process. It does not include what the kernel does in
-// interrupts or at the generator's ends of the connections. Servers and generator share the
+// interrupts or at the generator's ends of the connections, nor, with -nats, that of the node. Servers and generator share the
 // machine's processors: compare numbers of one machine and one table only.
 package main
 
@@ -53,9 +56,15 @@ func main() {
 	rounds := flag.Int("rounds", 2, "how many `rounds`, each of two runs a server and load")
 	seconds := flag.Float64("seconds", 4, "how many `seconds` to measure")
 	against := flag.String("against", "", "compare with this program `file`, another build of this server")
+	nats := flag.Bool("nats", false, "compare the server over NATS with the server in memory")
 	flag.Parse()
+	if *nats && *names == "" {
+		*names = "C,E,K"
+	}
 	rows, err := selectRows(*names)
 	switch {
+	case *nats && *against != "":
+		usageError("-nats and -against exclude each other")
 	case err != nil:
 		usageError("-loads: %v", err)
 	case *rounds < 1:
@@ -68,7 +77,7 @@ func main() {
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := compare(ctx, rows, *rounds, time.Duration(*seconds*float64(time.Second)), *against); ctx.Err() != nil {
+	if err := compare(ctx, rows, *rounds, time.Duration(*seconds*float64(time.Second)), *against, *nats); ctx.Err() != nil {
 		log.Fatal("interrupted")
 	} else if err != nil {
 		log.Fatal(err)
@@ -84,13 +93,13 @@ func usageError(format string, args ...any) {
 
 // compare builds both programs, runs them under the loads that the rows need, and prints
 // the table.
-func compare(ctx context.Context, rows []row, rounds int, window time.Duration, against string) error {
+func compare(ctx context.Context, rows []row, rounds int, window time.Duration, against string, nats bool) error {
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	programs, err := build(ctx, dir, against)
+	programs, err := build(ctx, dir, against, nats)
 	if err != nil {
 		return err
 	}
@@ -128,6 +137,7 @@ type program struct {
 	path string
 	args []string // beside -addr
 	dir  string   // to start it in; "" for any
+	node string   // the nats-server to start beside it; "" for none
 }
 
 // The indexes of the two programs.
@@ -137,9 +147,15 @@ const (
 )
 
 // build makes the two programs in dir.
-func build(ctx context.Context, dir, against string) (programs [2]program, err error) {
+func build(ctx context.Context, dir, against string, nats bool) (programs [2]program, err error) {
 	programs[ours] = program{name: "chat", path: filepath.Join(dir, "chat"), args: []string{"-rate", "0", "-max-clients", "15000"}}
 	if _, err := goTool(ctx, "build", "-o", programs[ours].path, "chat"); err != nil {
+		return programs, err
+	}
+	if nats {
+		programs[other] = programs[ours]
+		programs[ours].name, programs[other].name = "with NATS", "in memory"
+		programs[ours].node, err = buildNode(ctx, dir)
 		return programs, err
 	}
 	if against != "" {
@@ -155,6 +171,19 @@ func build(ctx context.Context, dir, against string) (programs [2]program, err e
 	programs[other] = program{name: "example", path: filepath.Join(dir, "example"), dir: home}
 	_, err = goTool(ctx, "build", "-o", programs[other].path, example)
 	return programs, err
+}
+
+// buildNode makes the nats-server that the module in e2e requires in dir, and returns its path.
+func buildNode(ctx context.Context, dir string) (string, error) {
+	root, err := goTool(ctx, "list", "-m", "-f", "{{.Dir}}", "chat")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "nats-server")
+	if _, err := goTool(ctx, "build", "-C", filepath.Join(root, "e2e"), "-o", path, "github.com/nats-io/nats-server/v2"); err != nil {
+		return "", fmt.Errorf("-nats needs nats-server, which is a tool of the module in e2e: %w", err)
+	}
+	return path, nil
 }
 
 // goTool runs the go command and returns what it prints.

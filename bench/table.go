@@ -26,6 +26,7 @@ var rows = []row{
 	{"G", "connecting 5,000", []measure{joinCPU, joinTime}, []string{"idle"}},
 	{"H", "E with 100, 1,000 and 9,000 listeners", nil, []string{"E for 100", "E", "E for 9,000"}},
 	{"J", "C on chat.v1, ours alone", nil, []string{"C", "C on chat.v1"}},
+	{"K", "20 lines a second from one speaker among 50", openLoop, []string{"K"}},
 }
 
 // A measure is a number that a run yields.
@@ -45,6 +46,7 @@ var (
 	memory       = measure{"memory, each", func(r result) float64 { return float64(r.memory) / 1024 / float64(r.joined) }, "%.1f KiB", false}
 	joinCPU      = measure{"CPU, each", func(r result) float64 { return 1e6 * r.joinCPU.Seconds() / float64(r.joined) }, "%.2f µs", false}
 	joinTime     = measure{"time, each", func(r result) float64 { return 1e6 * r.joinTime.Seconds() / float64(r.joined) }, "%.2f µs", false}
+	nodeShare    = measure{"NATS node's CPU, of the server's", func(r result) float64 { return r.nodeCPU.Seconds() / r.cpu.Seconds() }, "%.2f", false}
 	share        = measure{"generator's CPU, of the server's", func(r result) float64 { return r.ownCPU.Seconds() / r.cpu.Seconds() }, "%.2f", false}
 
 	closedLoop = []measure{deliveries, perDelivery, disconnected}
@@ -69,10 +71,10 @@ func (m measure) print(n float64) string {
 // ratio returns a/b as the table shows it.
 func ratio(a, b float64) string { return measure{format: "%.2f"}.print(a / b) }
 
-// selectRows returns the rows of a list such as "A,C"; all for an empty one.
+// selectRows returns the rows of a list such as "A,C"; all but K for an empty one.
 func selectRows(list string) ([]row, error) {
 	if list == "" {
-		return rows, nil
+		return slices.DeleteFunc(slices.Clone(rows), func(r row) bool { return r.name == "K" }), nil
 	}
 	var selected []row
 	for name := range strings.SplitSeq(strings.ToUpper(list), ",") {
@@ -145,6 +147,9 @@ func (rs *results) table(rows []row) string {
 		default:
 			for _, m := range r.measures {
 				rs.compare(t, m, r.loads[0], "")
+			}
+			if rs.programs[ours].node != "" {
+				t.line(nodeShare.name, nodeShare.print(rs.value(ours, r.loads[0], nodeShare)), "", "")
 			}
 		}
 	}

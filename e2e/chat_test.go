@@ -1,7 +1,8 @@
 // Package e2e shows the chat as people meet it: the real server, the real page,
-// tabs of a real Chromium, and between them lines that can be cut.
+// tabs of a real Chromium, and between them lines that can be cut. Several servers share
+// their rooms over real nodes of NATS.
 //
-//	go test ./...
+//	go test -parallel 8 ./...
 //
 // needs Debian's chromium and nginx on the PATH, and npm, which fetches axe-core once
 // into the user's cache directory. With -update it also writes the pictures that the
@@ -39,6 +40,7 @@ const exampleModule = "github.com/gorilla/websocket/examples/chat"
 var (
 	update = flag.Bool("update", false, "write the README's pictures")
 
+	folder        string // where programs are built
 	chatBinary    string // this server
 	exampleBinary string // the gorilla example's
 	exampleFolder string // where its page is
@@ -50,7 +52,8 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
-	folder, err := os.MkdirTemp("", "chat-e2e-")
+	var err error
+	folder, err = os.MkdirTemp("", "chat-e2e-")
 	if err != nil {
 		fmt.Println(err)
 		return 1
@@ -101,6 +104,7 @@ type chat struct {
 	flags []string
 	cmd   *exec.Cmd
 	ended chan error // of cmd
+	log   *logbook   // of cmd
 }
 
 // startChat starts the server on a port that is free. It is killed when the test ends.
@@ -142,16 +146,17 @@ func (c *chat) launch() (addr, said string) {
 	}
 	c.ended = make(chan error, 1)
 	listening := make(chan string, 1)
-	var log logbook
+	log := new(logbook)
+	c.log = log
 	c.t.Cleanup(func() {
 		if c.t.Failed() {
-			c.t.Logf("the server's log:\n%s", &log)
+			c.t.Logf("the server's log:\n%s", log)
 		}
 	})
 	go func() {
 		lines := bufio.NewScanner(stderr)
 		for lines.Scan() {
-			fmt.Fprintln(&log, lines.Text())
+			fmt.Fprintln(log, lines.Text())
 			if _, addr, ok := strings.Cut(lines.Text(), "listening on "); ok {
 				listening <- addr
 			}

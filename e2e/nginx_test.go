@@ -28,13 +28,13 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// The chat behind a real nginx, which is set up as docs/deploy.md says: with its own two
+// The chat behind a real nginx, which is set up as docs/deploy.md says: with its own
 // blocks, in which only the name, the ports and the files are others. They have to be.
 
 // nginx is an nginx process, and after startAgain the one in its place.
 type nginx struct {
 	t       *testing.T
-	line    *line  // from it to the server
+	line    *line  // from it to the server; nil if there are several
 	addr    string // where people find it
 	folder  string // where its files are
 	trust   *tls.Config
@@ -50,12 +50,34 @@ type change struct{ from, to string }
 // and must not have written down more than it should.
 func startNginx(t *testing.T, c *chat, changes ...change) *nginx {
 	t.Helper()
-	n := &nginx{t: t, line: newLine(t, c.addr), addr: freeAddr(t), folder: t.TempDir()}
+	l := newLine(t, c.addr)
+	n := newNginx(t, l, append(changes, change{"127.0.0.1:8080", l.addr})...)
+	n.startAgain()
+	return n
+}
+
+// startBalancer starts an nginx in front of three servers. It is stopped as one of startNginx
+// is.
+func startBalancer(t *testing.T, chats ...*chat) *nginx {
+	t.Helper()
+	changes := []change{{"127.0.0.1:8080", "chats"}}
+	for i, c := range chats {
+		changes = append(changes, change{fmt.Sprintf("10.0.0.%d:8080", i+1), c.addr})
+	}
+	n := newNginx(t, nil, changes...)
+	n.startAgain()
+	return n
+}
+
+// newNginx returns an nginx that is not started. Without a line it is in front of several
+// servers.
+func newNginx(t *testing.T, l *line, changes ...change) *nginx {
+	t.Helper()
+	n := &nginx{t: t, line: l, addr: freeAddr(t), folder: t.TempDir()}
 	n.makeCertificate()
 	n.writeConfig(append(changes,
 		change{"listen 443 ssl;", "listen " + n.addr + " ssl;"},
 		change{"server_name chat.example.org;", "server_name chat.test;"},
-		change{"127.0.0.1:8080", n.line.addr},
 		change{"/etc/ssl/certs/chat.example.org.pem", n.file("cert.pem")},
 		change{"/etc/ssl/private/chat.example.org.key", n.file("key.pem")},
 		change{"/var/log/nginx/chat.access.log", n.file("access.log")},
@@ -68,7 +90,6 @@ func startNginx(t *testing.T, c *chat, changes ...change) *nginx {
 		}
 		n.wantDiscreet()
 	})
-	n.startAgain()
 	return n
 }
 
@@ -135,15 +156,14 @@ func (n *nginx) makeCertificate() {
 // each of nginx's files.
 func (n *nginx) writeConfig(changes []change) {
 	n.t.Helper()
-	page, err := os.ReadFile("../docs/deploy.md")
-	if err != nil {
-		n.t.Fatal(err)
+	blocks := deployBlocks(n.t, "nginx")
+	if len(blocks) != 3 {
+		n.t.Fatalf("docs/deploy.md has %d nginx blocks, want three: for nginx.conf, for the site, and for many servers", len(blocks))
 	}
-	blocks := regexp.MustCompile("(?s)```nginx\n(.*?)```\n").FindAllStringSubmatch(string(page), -1)
-	if len(blocks) != 2 {
-		n.t.Fatalf("docs/deploy.md has %d nginx blocks, want two: for nginx.conf and for the site", len(blocks))
+	top, site := blocks[0], blocks[1]
+	if n.line == nil {
+		site = blocks[2] + site
 	}
-	top, site := blocks[0][1], blocks[1][1]
 	for _, c := range changes {
 		if !strings.Contains(top+site, c.from) {
 			n.t.Fatalf("docs/deploy.md's nginx blocks no longer have %q in them, in whose place the test puts %q", c.from, c.to)
@@ -166,6 +186,19 @@ func (n *nginx) writeConfig(changes []change) {
 			client_body_temp_path temp; proxy_temp_path temp; fastcgi_temp_path temp; uwsgi_temp_path temp; scgi_temp_path temp;
 			include site.conf;
 		}`, user, top))
+}
+
+// deployBlocks returns the blocks of a kind in docs/deploy.md.
+func deployBlocks(t *testing.T, kind string) (blocks []string) {
+	t.Helper()
+	page, err := os.ReadFile("../docs/deploy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, found := range regexp.MustCompile("(?s)```"+kind+"\n(.*?)```\n").FindAllStringSubmatch(string(page), -1) {
+		blocks = append(blocks, found[1])
+	}
+	return blocks
 }
 
 // findNginx tells where nginx is. On Debian that is not on everybody's PATH.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -56,7 +57,11 @@ func (s *session) connecting() (after string, resend []outgoing) {
 	defer s.mu.Unlock()
 	if s.user.protocol == protocol.Classic {
 		s.outbox = nil
-		s.begin(time.Now().UnixMicro())
+		if s.user.soak.nats {
+			s.begin(0) // no line is sent twice, and the first that it receives shows where it begins
+		} else {
+			s.begin(time.Now().UnixMicro())
+		}
 	}
 	if s.lastID > 0 {
 		after = fmt.Sprint(s.lastID)
@@ -105,7 +110,11 @@ func (s *session) receive(e wstest.Event, p *process) {
 	defer s.mu.Unlock()
 	s.acknowledge(e)
 	if s.user.protocol == protocol.Classic {
-		s.span.classic = append(s.span.classic, receipt{hash(e.Line), p.lastID()})
+		at := p.lastID()
+		if s.user.soak.nats {
+			at = math.MaxInt64 // ids are no times
+		}
+		s.span.classic = append(s.span.classic, receipt{hash(e.Line), at})
 		return
 	}
 	report := s.user.soak.report
@@ -223,7 +232,7 @@ func (s *session) join(rate int, end time.Time) *conn {
 
 // connect makes one attempt to join. It returns nil if that does not succeed.
 func (s *session) connect(rate int) *conn {
-	server, report := s.user.soak.server, s.user.soak.report
+	server, report := s.user.soak.server(), s.user.soak.report
 	tcp, process, answered, err := server.dial(s.user.number, rate > 0)
 	if err != nil {
 		report.count("connections", "refused", 1)
@@ -312,7 +321,7 @@ func (c *conn) ended(err error, greeted bool) {
 	var closed *websocket.CloseError
 	if errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure {
 		report.count("close frames", strings.TrimSpace(fmt.Sprint(closed.Code, " ", closed.Text)), 1)
-		if closed.Text == "the server is stopping" && greeted {
+		if closed.Text == "the server is stopping" && greeted && !user.soak.nats { // other servers do not stop
 			c.session.stopped(c.process)
 		}
 	} else if c.prompt.Load() && !c.process.killed.Load() {
@@ -342,6 +351,17 @@ func (c *conn) write(o outgoing) {
 	if c.ws.WriteMessage(websocket.TextMessage, frame) != nil {
 		c.prompt.Store(false)
 		c.ws.Close()
+	}
+}
+
+// failed reports whether the server owes an answer: it was not told to stop and, where it
+// may end connections because NATS fails, has not ended this one.
+func (c *conn) failed() bool {
+	select {
+	case <-c.done:
+		return !c.session.user.soak.nats && !c.process.stopping.Load()
+	default:
+		return !c.process.stopping.Load()
 	}
 }
 

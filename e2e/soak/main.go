@@ -1,5 +1,6 @@
-// Soak connects hundreds of clients to a real server, restarts it, and checks that
-// well-behaved clients receive what they must, whatever the others do.
+// Soak connects hundreds of clients to a real server, or to several that share their rooms,
+// restarts it, and checks that well-behaved clients receive what they must, whatever the
+// others do.
 //
 // Usage:
 //
@@ -13,6 +14,11 @@
 //	-history
 //		Let the server keep history on disk: then a restart may lose nothing, and clients
 //		must not notice one.
+//	-nats
+//		Let the servers share their rooms over a cluster of three NATS nodes, and let
+//		servers, nodes and the network between them fail.
+//	-servers n
+//		The number of servers, with -nats. Each connection of a client is to any of them.
 //	-seed n
 //		What the behaviour of all clients is drawn from. The same seed gives the same
 //		behaviour, but not the same timing. Without it the seed is a new one, which is
@@ -29,6 +35,11 @@
 // are compared: each room must have one order, in which nobody misses a message that it
 // should have received (a gap) and nothing comes twice (a double). When all have left, the
 // server must have no goroutine, descriptor or connection more than at its start.
+//
+// With -nats a gap is what no failure may cause: a restart or a move to another server loses
+// nothing. Servers are stopped, killed and frozen. Nodes are killed, frozen and cut off from
+// each other and from servers, sometimes all at once, sometimes so many that the others can
+// store nothing. All of that is over when a fifth of the time is left.
 //
 // The summary goes to standard output. The exit status is 1 if there was a fault, 2 for an
 // error of use.
@@ -53,8 +64,10 @@ func main() {
 	minutes := flag.Float64("minutes", 1, "keep clients connected for so many `minutes`")
 	seed := flag.Uint64("seed", 0, "draw the clients' behaviour from this `number`; 0 for a new one")
 	history := flag.Bool("history", false, "let the server keep history on disk")
+	nats := flag.Bool("nats", false, "let the servers share their rooms over NATS")
+	servers := flag.Int("servers", 1, "the `number` of servers, with -nats")
 	flag.Parse()
-	if flag.NArg() > 0 || !(*minutes > 0) {
+	if flag.NArg() > 0 || !(*minutes > 0) || *servers < 1 || *servers > 1 && !*nats || *history && *nats {
 		flag.Usage()
 		os.Exit(2)
 	}
@@ -64,7 +77,10 @@ func main() {
 
 	fmt.Println("seed", *seed)
 	report := newReport()
-	s := &soak{seed: *seed, server: &server{report: report}, report: report, history: *history}
+	s := &soak{seed: *seed, report: report, history: *history, nats: *nats}
+	for range *servers {
+		s.servers = append(s.servers, &server{soak: s})
+	}
 	err := s.run(time.Duration(*minutes * float64(time.Minute)))
 	report.print()
 	if err != nil {

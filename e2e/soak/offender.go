@@ -22,28 +22,32 @@ import (
 const (
 	answerTimeout = 15 * time.Second      // for the server to answer a breach, or to end a request that is never complete
 	afterBreach   = "sent after a breach" // the text of messages that the server must not broadcast
+	outOfReach    = "out of reach"        // the end of the reason for which a server closes connections while NATS does not answer
 )
+
+// errAway says that the server refused a client with 503, as it does while NATS does not answer.
+var errAway = errors.New("answered with 503")
 
 // An offender connects again and again, and breaks a rule each time.
 type offender struct {
 	soak   *soak
-	number int // it has an address of its own
-	sent   int // messages that others receive
+	number int     // it has an address of its own
+	server *server // that it connects to now
+	sent   int     // messages that others receive
 	rand   *rand.Rand
 }
 
 // run commits one offence after another until end.
 func (o *offender) run(rooms []*room, end time.Time) {
-	requests := wstest.Requests(o.soak.server.addr)
 	for time.Now().Before(end) {
 		time.Sleep(time.Duration(o.rand.Int64N(int64(2 * time.Second))))
 		path := "/ws?room=" + rooms[o.rand.IntN(len(rooms))].name
-		conn, process, done, err := o.soak.server.dial(o.number, false)
+		o.server = o.soak.server()
+		requests := wstest.Requests(o.server.addr)
+		conn, process, done, err := o.connect(false)
 		if err != nil {
 			continue
 		}
-		done = sync.OnceFunc(done)
-		conn.SetDeadline(time.Now().Add(answerTimeout))
 		var what string
 		switch n := o.rand.IntN(len(wstest.Breaches) + len(requests) + 32); {
 		case n < len(wstest.Breaches):
@@ -78,7 +82,9 @@ func (o *offender) run(rooms []*room, end time.Time) {
 		}
 		conn.Close()
 		o.soak.report.count("offences", what, 1)
-		if err != nil && !process.stopping.Load() {
+		if errors.Is(err, errAway) && o.soak.nats {
+			o.soak.report.count("offences", "answered with 503", 1)
+		} else if err != nil && !process.stopping.Load() {
 			o.soak.report.fault("other", "%s: %v", what, err)
 		}
 	}
@@ -86,10 +92,12 @@ func (o *offender) run(rooms []*room, end time.Time) {
 
 // upgrade makes a WebSocket connection of conn, and returns what to read its frames from.
 func (o *offender) upgrade(conn net.Conn, path, subprotocol string) (*bufio.Reader, error) {
-	io.WriteString(conn, wstest.Handshake(o.soak.server.addr, path, subprotocol)) // if it fails, so does reading
+	io.WriteString(conn, wstest.Handshake(o.server.addr, path, subprotocol)) // if it fails, so does reading
 	reader := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(reader, nil)
-	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
+	if err == nil && resp.StatusCode == http.StatusServiceUnavailable {
+		err = errAway
+	} else if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
 		err = fmt.Errorf("the handshake was answered with %s", resp.Status)
 	}
 	return reader, err
@@ -115,6 +123,8 @@ func (o *offender) breach(conn net.Conn, path string, b wstest.Breach) error {
 		case first != wstest.Fin|wstest.Close:
 		case strings.HasSuffix(payload, "too slow"): // it was that before
 			return nil
+		case strings.HasSuffix(payload, outOfReach):
+			return errAway
 		case len(payload) < 3 || int(binary.BigEndian.Uint16([]byte(payload))) != b.Code:
 			return fmt.Errorf("%s: closed with %q, want %d and a reason", b.Rule, payload, b.Code)
 		default:
@@ -129,6 +139,9 @@ func request(conn net.Conn, r wstest.Request) error {
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.What, err)
+	}
+	if resp.StatusCode == http.StatusServiceUnavailable {
+		return errAway
 	}
 	name, value, _ := strings.Cut(r.Header, ": ")
 	if resp.StatusCode != r.Status || resp.Header.Get(name) != value {
@@ -172,27 +185,30 @@ func (o *offender) halfAMessage(conn net.Conn, path string) error {
 	}
 }
 
+// connect opens a connection as dial does, on which an answer must come in time.
+func (o *offender) connect(slow bool) (*net.TCPConn, *process, func(), error) {
+	conn, process, done, err := o.server.dial(o.number, slow)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	conn.SetDeadline(time.Now().Add(o.soak.patience(answerTimeout)))
+	return conn, process, sync.OnceFunc(done), nil
+}
+
 // idle opens connections and sends nothing. It returns an error unless the server closes
 // them.
 func (o *offender) idle(n int) error {
-	for range n {
-		conn, _, done, err := o.soak.server.dial(o.number, false)
+	var last net.Conn
+	for range n + 1 {
+		conn, _, done, err := o.connect(false)
 		if err != nil {
 			return nil // the server was stopped
 		}
 		done()
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(answerTimeout))
-		defer func() { io.Copy(io.Discard, conn) }()
+		last = conn
 	}
-	conn, _, done, err := o.soak.server.dial(o.number, false)
-	if err != nil {
-		return nil
-	}
-	defer conn.Close()
-	done()
-	conn.SetDeadline(time.Now().Add(answerTimeout))
-	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := io.Copy(io.Discard, last); errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("not closed: %w", err)
 	}
 	return nil
@@ -201,11 +217,10 @@ func (o *offender) idle(n int) error {
 // reconnect connects again and again, says as much as a connection may at once, and leaves.
 func (o *offender) reconnect(path string, n int) error {
 	for range n {
-		conn, _, done, err := o.soak.server.dial(o.number, false)
+		conn, _, done, err := o.connect(false)
 		if err != nil {
 			return nil // the server was stopped
 		}
-		conn.SetDeadline(time.Now().Add(answerTimeout))
 		_, err = o.upgrade(conn, path, "")
 		done()
 		for range 100 {
@@ -222,26 +237,22 @@ func (o *offender) reconnect(path string, n int) error {
 // slowConsumers connects to rooms, two times each, reads nothing, and says in each what fills
 // the queues.
 func (o *offender) slowConsumers(rooms int) error {
-	for n := range rooms {
-		path := fmt.Sprintf("/ws?room=slow-%d-%d", o.number, n)
-		for range 2 {
-			conn, _, done, err := o.soak.server.dial(o.number, true)
-			if err != nil {
-				return nil // the server was stopped
-			}
-			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(answerTimeout))
-			_, err = o.upgrade(conn, path, protocol.Subprotocol)
-			done()
-			if err != nil {
-				return nil
-			}
-			go func() {
-				frame := wstest.Masked(wstest.Fin|wstest.Text, `{"text":"`+strings.Repeat(`\\`, protocol.MaxText)+`"}`)
-				for err := error(nil); err == nil; _, err = io.WriteString(conn, frame) {
-				}
-			}()
+	frame := wstest.Masked(wstest.Fin|wstest.Text, `{"text":"`+strings.Repeat(`\\`, protocol.MaxText)+`"}`)
+	for n := range 2 * rooms {
+		conn, _, done, err := o.connect(true)
+		if err != nil {
+			return nil // the server was stopped
 		}
+		defer conn.Close()
+		_, err = o.upgrade(conn, fmt.Sprintf("/ws?room=slow-%d-%d", o.number, n/2), protocol.Subprotocol)
+		done()
+		if err != nil {
+			return nil
+		}
+		go func() {
+			for err := error(nil); err == nil; _, err = io.WriteString(conn, frame) {
+			}
+		}()
 	}
 	time.Sleep(5 * time.Second)
 	return nil
@@ -250,7 +261,7 @@ func (o *offender) slowConsumers(rooms int) error {
 // readHistory asks for a room's history n times in a row, which is more than an address may.
 // It returns an error unless each answer is whole lines, or says that it was too often.
 func (o *offender) readHistory(conn net.Conn, path string, n int) error {
-	get := wstest.PlainGet(o.soak.server.addr, strings.Replace(path, "/ws", "/history", 1))
+	get := wstest.PlainGet(o.server.addr, strings.Replace(path, "/ws", "/history", 1))
 	go io.WriteString(conn, strings.Repeat(get, n)) // if it fails, so does reading
 	reader := bufio.NewReader(conn)
 	for range n {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"hash/maphash"
 	"maps"
 	"slices"
@@ -33,6 +34,7 @@ type message struct {
 	classic uint64 // hash of the message as Classic spells it
 	text    string // its first bytes, which no other message has
 	size    int    // in bytes, as ChatV1 spells it
+	resent  bool   // its sender would send it again, and so in its order
 }
 
 // A span is a part of a room's order of which a user must have received everything: on
@@ -80,7 +82,7 @@ func (r *room) receive(e wstest.Event) bool {
 		if name == protocol.ShownName("") {
 			name = ""
 		}
-		m = &message{e.ID, line, hash(classicLine(name, e.Text)), strings.Clone(e.Text[:min(len(e.Text), 40)]), len(e.Line)}
+		m = &message{e.ID, line, hash(classicLine(name, e.Text)), strings.Clone(e.Text[:min(len(e.Text), 40)]), len(e.Line), e.Ref != ""}
 		r.messages[e.ID] = m
 	}
 	return m.line == line
@@ -95,8 +97,9 @@ func between(order []*message, begin, end int64) []*message {
 }
 
 // check compares what all users received in the room, and reports what does not fit.
-// Processes are those of the server, by the times when they began.
-func (r *room) check(report *report, processes []int64) {
+// Processes are those of the server, by the times when they began. With shared, the order is
+// that of a log which several servers share.
+func (r *room) check(report *report, processes []int64, shared bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	order := slices.SortedFunc(maps.Values(r.messages), func(a, b *message) int { return cmp.Compare(a.id, b.id) })
@@ -110,7 +113,7 @@ func (r *room) check(report *report, processes []int64) {
 			r.checkSpan(s, order, report)
 		}
 	}
-	r.checkDuplicates(order, processes, report)
+	r.checkDuplicates(order, processes, shared, report)
 	report.count("messages", "received", len(order))
 	report.count("messages", "deliveries", r.received) // on ChatV1
 }
@@ -167,28 +170,48 @@ func (r *room) checkSpan(s *span, order []*message, report *report) {
 	}
 }
 
-// checkDuplicates reports messages that are in the order twice. The server cannot know a
-// message that is resent after a restart, or after more messages than it keeps.
-func (r *room) checkDuplicates(order []*message, processes []int64, report *report) {
-	type place struct{ index, bytes int }
+const (
+	dedupTurns = 2000   // for so many turns of a shared log the servers know a message again
+	dedupLines = 10_000 // but at most for so many messages
+)
+
+// checkDuplicates reports messages that are in the order twice, or before one that the same user
+// sent earlier. The server cannot know a message that is resent after a restart, or after more
+// messages than it keeps.
+func (r *room) checkDuplicates(order []*message, processes []int64, shared bool, report *report) {
+	type place struct{ index, bytes, turns int }
 	process := func(id int64) int {
 		n, _ := slices.BinarySearch(processes, id)
 		return n
 	}
-	places := make(map[string]place, len(order))
-	bytes := 0 // of all messages so far
+	places, last := make(map[string]place, len(order)), make(map[int]int) // by text; by user the number of a message
+	bytes, turns := 0, 0                                                  // of all messages so far
 	for i, m := range order {
-		if first, twice := places[m.text]; twice {
+		if shared && (i == 0 || m.id/1000 != order[i-1].id/1000) { // the number of the turn
+			turns++
+		}
+		first, twice := places[m.text]
+		var user, number int
+		fmt.Sscanf(m.text, "u%d says %d", &user, &number) // other texts are of nobody
+		if !twice && m.resent && number <= last[user] {
+			report.fault("other", "%q is in %q as %d, after what its user said later", m.text, r.name, m.id)
+		}
+		last[user] = max(last[user], number)
+		if twice {
+			tooLate := i-first.index > history.MaxMessages || bytes-first.bytes > history.MaxBytes
+			if shared {
+				tooLate = turns-first.turns >= dedupTurns || i-first.index >= dedupLines
+			}
 			switch {
 			case process(order[first.index].id) != process(m.id):
 				report.count("messages", "resent over a restart", 1)
-			case i-first.index > history.MaxMessages || bytes-first.bytes > history.MaxBytes:
+			case tooLate:
 				report.count("messages", "resent too late", 1)
 			default:
 				report.fault("double", "%q is in %q twice, as %d and %d", m.text, r.name, order[first.index].id, m.id)
 			}
 		}
-		places[m.text] = place{i, bytes}
+		places[m.text] = place{i, bytes, turns}
 		bytes += m.size
 	}
 }

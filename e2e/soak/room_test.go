@@ -46,7 +46,7 @@ func TestCheckClassic(t *testing.T) {
 			s.classic = append(s.classic, receipt{hash(l.text), l.at})
 		}
 		r.spans = []*span{other, s}
-		r.check(report, nil)
+		r.check(report, nil, false)
 		if got := append(report.faults["gap"], report.faults["double"]...); len(got) != test.faults {
 			t.Errorf("received %s: %d faults, want %d: %q", test.what, len(got), test.faults, got)
 		}

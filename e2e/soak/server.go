@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,21 +15,25 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"chat/e2e/engine"
 )
 
 const (
 	startTimeout = 10 * time.Second // for a server to listen
+	idleWait     = 30 * time.Second // for a server to have nothing left of its clients
+	maxHeap      = 256 << 20        // bytes that a server may have at the end: it does not collect all garbage at once
 	stopTimeout  = 6 * time.Second  // for a server to exit after SIGTERM: the five seconds that it promises, and one for a busy machine
 )
 
 // A server is one process after another at one address.
 type server struct {
-	path    string // of the program
+	soak    *soak
+	args    []string // beside addresses
 	addr    string
-	metrics string // the address of its metrics
-	history string // where it keeps history; "" for in memory
-	report  *report
-	begins  []int64 // of the processes that know nothing of earlier ones
+	metrics string         // the address of its metrics
+	lines   []*engine.Line // to each node
+	first   usage          // of the last process, or with nats of the first: a later one may start while NATS is away
 
 	// starting is held while a process starts: nobody connects before its goroutines and
 	// descriptors are counted. Who connects holds it for reading.
@@ -50,63 +53,51 @@ type process struct {
 	end      atomic.Int64 // when it had exited, as begin; 0 before
 }
 
-// build compiles the server in the parent directory of this module, and finds addresses
-// on which nothing listens.
-func (s *server) build(dir string) error {
-	s.path = filepath.Join(dir, "chat")
-	cmd := exec.Command("go", "build", "-o", s.path, ".")
-	cmd.Dir = ".."
-	cmd.Stderr = os.Stderr
-	if err := cmd.Run(); err != nil {
-		return err
-	}
-	for _, addr := range []*string{&s.addr, &s.metrics} {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		defer l.Close()
-		*addr = l.Addr().String()
-	}
-	return nil
-}
-
 // start starts a process, and returns when it listens and is measured.
 func (s *server) start() error {
 	s.starting.Lock()
 	defer s.starting.Unlock()
-	var log bytes.Buffer // small: the server logs little
-	p := &process{
-		cmd:    exec.Command(s.path, "-addr", s.addr, "-metrics", s.metrics, "-history", s.history),
-		begin:  time.Now().UnixMicro(),
-		exited: make(chan struct{}),
+	for _, addr := range []*string{&s.addr, &s.metrics} {
+		var err error
+		if *addr == "" {
+			if *addr, err = engine.FreeAddr(); err != nil {
+				return err
+			}
+		}
 	}
-	if s.history != "" && len(s.begins) > 0 {
-		p.begin = s.begins[0] // it goes on where the first one began
+	var log bytes.Buffer // small: the server logs little
+	begin, report := s.soak.begin(), s.soak.report
+	p := &process{
+		cmd:    exec.Command(s.soak.path, append([]string{"-addr", s.addr, "-metrics", s.metrics}, s.args...)...),
+		begin:  begin,
+		exited: make(chan struct{}),
 	}
 	p.cmd.Stderr = &log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		return err
 	}
-	if s.history == "" || len(s.begins) == 0 {
-		s.begins = append(s.begins, p.begin)
-	}
 	s.running.Store(p)
 	go func() {
 		err, text := p.cmd.Wait(), log.String()
 		_, panicked, found := strings.Cut(text, "panic") // which the process may survive
 		if !p.stopping.Load() || err != nil && !p.killed.Load() || found {
-			s.report.fault("other", "the server ended with %v, the log %s and the panic %.4000s", err, text[max(0, len(text)-4000):], panicked)
+			report.fault("other", "the server ended with %v, the log %s and the panic %.4000s", err, text[max(0, len(text)-4000):], panicked)
 		}
 		close(p.exited)
 	}()
+	if s.soak.nats && s.first == (usage{}) {
+		time.Sleep(2 * time.Second) // until it has reached the nodes, and what that took is gone
+	}
 	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
 		before, _, _ := s.usage() // fails until it listens
 		time.Sleep(50 * time.Millisecond)
 		now, _, err := s.usage()
 		if err == nil && now == before { // nothing is left of its start
-			p.first = now
+			if s.first == (usage{}) || !s.soak.nats {
+				s.first = now
+			}
+			p.first = s.first
 			return nil
 		}
 	}
@@ -121,7 +112,7 @@ func (s *server) stop(signal syscall.Signal) {
 	client.CloseIdleConnections()
 	p.cmd.Process.Signal(signal) // an error says that it has exited, and so does Wait
 	timer := time.AfterFunc(stopTimeout, func() {
-		s.report.fault("other", "the server did not stop within %v", stopTimeout)
+		s.soak.report.fault("other", "the server did not stop within %v", stopTimeout)
 		p.killed.Store(true)
 		p.cmd.Process.Kill()
 	})
@@ -130,12 +121,21 @@ func (s *server) stop(signal syscall.Signal) {
 	p.end.Store(time.Now().UnixMicro())
 }
 
-// lastID returns a number that no id that the process gave so far exceeds.
+// lastID returns a number that no id that the process gave so far exceeds, where ids are times.
 func (p *process) lastID() int64 {
 	if end := p.end.Load(); end > 0 {
 		return end
 	}
 	return time.Now().UnixMicro()
+}
+
+// restart ends the running process with a signal, and starts the next one after a while.
+func (s *server) restart(signal syscall.Signal, down time.Duration) error {
+	s.addMetrics()
+	s.stop(signal)
+	s.soak.report.count("server", "stopped by "+signal.String(), 1)
+	time.Sleep(down)
+	return s.start()
 }
 
 // dial opens a TCP connection to the running process from the address of the client of a
@@ -183,7 +183,7 @@ func (s *server) usage() (u usage, heap int, err error) {
 		return strings.HasSuffix(path, ".jsonl") // a room's
 	})
 	perRoom := 1.0
-	if s.history != "" {
+	if s.soak.history {
 		perRoom = 2 // its file has one, too
 	}
 	return usage{
@@ -195,13 +195,6 @@ func (s *server) usage() (u usage, heap int, err error) {
 
 // client asks for the metrics. It keeps its connection.
 var client = &http.Client{Timeout: 5 * time.Second}
-
-// required are series that the metrics must have.
-var required = []string{
-	`chat_connections{protocol="classic"}`, `chat_connections{protocol="chat.v1"}`, "chat_rooms",
-	"chat_messages_total", "chat_deliveries_total", "chat_batches_total",
-	"chat_fanout_seconds_count", "go_goroutines", "go_memstats_alloc_bytes", "process_start_time_seconds",
-}
 
 // scrape returns the values of the running process's metrics, by series.
 func (s *server) scrape() (map[string]float64, error) {
@@ -222,10 +215,36 @@ func (s *server) scrape() (map[string]float64, error) {
 			return nil, fmt.Errorf("the metrics: %w", err)
 		}
 	}
-	for _, name := range required {
-		if _, ok := series[name]; !ok {
-			return nil, fmt.Errorf("the metrics have no %s", name)
-		}
+	if series["go_goroutines"] == 0 {
+		return nil, fmt.Errorf("the metrics have no go_goroutines")
 	}
 	return series, scanner.Err()
+}
+
+// addMetrics counts what the counters of the running process have counted.
+func (s *server) addMetrics() {
+	series, err := s.scrape()
+	if err != nil {
+		s.soak.report.fault("other", "no metrics: %v", err)
+	}
+	for name, value := range series {
+		if strings.HasPrefix(name, "chat_") && strings.Contains(name, "_total") && value > 0 {
+			s.soak.report.count("metrics", name, int(value))
+		}
+	}
+}
+
+// checkIdle waits until the server has nothing left of its clients, and reports what it
+// keeps.
+func (s *server) checkIdle() {
+	p := s.running.Load()
+	u, heap, err := s.usage()
+	for deadline := time.Now().Add(idleWait); time.Now().Before(deadline) && (err != nil || u != p.first); {
+		time.Sleep(200 * time.Millisecond)
+		u, heap, err = s.usage()
+	}
+	if err != nil || u != p.first || heap > maxHeap {
+		s.soak.report.fault("other", "all clients have left, and the server has %+v, a heap of %d bytes and the error %v; at its start it had %+v", u, heap, err, p.first)
+	}
+	fmt.Printf("last process: %+v at its start, %+v and a heap of %d KiB at its end\n", p.first, u, heap>>10)
 }

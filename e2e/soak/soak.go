@@ -3,14 +3,16 @@ package main
 import (
 	"fmt"
 	"log"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"chat/e2e/engine"
 	"chat/internal/protocol"
 )
 
@@ -21,18 +23,32 @@ const (
 	numWalkers   = 2   // clients that walk through rooms, together through more than the server keeps
 
 	minUptime = 15 * time.Second // between two restarts
-	idleWait  = 30 * time.Second // for the server to have nothing left of its clients
-	maxHeap   = 256 << 20        // bytes that the server may have at the end: it does not collect all garbage at once
 )
 
 // A soak is one run.
 type soak struct {
-	seed   uint64
-	server *server
-	report *report
+	seed    uint64
+	path    string    // of the program
+	begins  []int64   // of the processes that know nothing of earlier ones, in microseconds since 1970
+	servers []*server // more than one only with nats
+	report  *report
 
 	history bool // the server keeps it on disk
+	nats    bool // the servers share their rooms
+	cluster *engine.Cluster
 }
+
+// begin returns when the first of the processes began that know what a new one knows: itself, or
+// with what is kept on disk or over NATS the first of all.
+func (s *soak) begin() int64 {
+	if len(s.begins) == 0 || !s.history && !s.nats {
+		s.begins = append(s.begins, time.Now().UnixMicro())
+	}
+	return s.begins[len(s.begins)-1]
+}
+
+// server returns the server for a connection, any of them.
+func (s *soak) server() *server { return s.servers[rand.IntN(len(s.servers))] }
 
 // run builds and starts the server, keeps clients connected for a duration, and checks
 // what they received. What the server did wrong is in the report. It returns an error if
@@ -51,15 +67,26 @@ func (s *soak) run(duration time.Duration) error {
 		os.Exit(1) // the server ends with this process
 	}()
 	if s.history {
-		s.server.history = filepath.Join(dir, "history")
+		s.servers[0].args = []string{"-history", filepath.Join(dir, "history")}
 	}
-	if err := s.server.build(dir); err != nil {
+	if s.nats {
+		if err := s.startCluster(dir); err != nil {
+			return err
+		}
+		defer s.cluster.Close()
+	}
+	s.path = filepath.Join(dir, "chat")
+	build := exec.Command("go", "build", "-o", s.path, ".")
+	build.Dir, build.Stderr = "..", os.Stderr
+	if err := build.Run(); err != nil {
 		return err
 	}
-	if err := s.server.start(); err != nil {
-		return err
+	for _, server := range s.servers {
+		if err := server.start(); err != nil {
+			return err
+		}
+		defer server.stop(syscall.SIGKILL)
 	}
-	defer s.server.stop(syscall.SIGKILL)
 
 	rooms := []*room{newRoom("")}
 	for n := 1; n < numRooms; n++ {
@@ -68,7 +95,11 @@ func (s *soak) run(duration time.Duration) error {
 	begin := time.Now()
 	var clients sync.WaitGroup
 	observers := s.startClients(&clients, rooms, begin.Add(duration))
-	if err := s.restart(begin, duration); err != nil {
+	disturb := s.restart
+	if s.nats {
+		disturb = s.disturb
+	}
+	if err := disturb(begin, duration); err != nil {
 		return err
 	}
 	clients.Wait()
@@ -76,10 +107,12 @@ func (s *soak) run(duration time.Duration) error {
 		clients.Go(u.finish)
 	}
 	clients.Wait()
-	s.addMetrics()
-	s.checkIdle()
+	for _, server := range s.servers {
+		server.addMetrics()
+		server.checkIdle()
+	}
 	for _, r := range rooms {
-		r.check(s.report, s.server.begins)
+		r.check(s.report, s.begins, s.nats)
 	}
 	return nil
 }
@@ -135,40 +168,9 @@ func (s *soak) restart(begin time.Time, duration time.Duration) error {
 	for n := 1; time.Duration(n)*interval <= duration*6/10; n++ {
 		time.Sleep(time.Until(begin.Add(time.Duration(n) * interval)))
 		signal := signals[(s.seed+uint64(n))%2]
-		s.addMetrics()
-		s.server.stop(signal)
-		s.report.count("server", "stopped by "+signal.String(), 1)
-		if err := s.server.start(); err != nil {
+		if err := s.servers[0].restart(signal, 0); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// addMetrics counts what the counters of the running process have counted.
-func (s *soak) addMetrics() {
-	series, err := s.server.scrape()
-	if err != nil {
-		s.report.fault("other", "no metrics: %v", err)
-	}
-	for name, value := range series {
-		if strings.HasPrefix(name, "chat_") && strings.Contains(name, "_total") && value > 0 {
-			s.report.count("metrics", name, int(value))
-		}
-	}
-}
-
-// checkIdle waits until the server has nothing left of its clients, and reports what it
-// keeps.
-func (s *soak) checkIdle() {
-	p := s.server.running.Load()
-	u, heap, err := s.server.usage()
-	for deadline := time.Now().Add(idleWait); time.Now().Before(deadline) && (err != nil || u != p.first); {
-		time.Sleep(200 * time.Millisecond)
-		u, heap, err = s.server.usage()
-	}
-	if err != nil || u != p.first || heap > maxHeap {
-		s.report.fault("other", "all clients have left, and the server has %+v, a heap of %d bytes and the error %v; at its start it had %+v", u, heap, err, p.first)
-	}
-	fmt.Printf("last process: %+v at its start, %+v and a heap of %d KiB at its end\n", p.first, u, heap>>10)
 }

@@ -15,6 +15,7 @@ const (
 	idleTimeout    = 70 * time.Second // after which the server has surely disconnected a client that is silent
 	finishTimeout  = 3 * time.Minute  // for a user until all its messages are acknowledged
 	witnessTimeout = 10 * time.Second // for the witness's message to come back: the machine may be busy
+	natsTimeout    = 75 * time.Second // the same, and for other answers, when nodes fail: as long as a fault lasts, and an election
 	maxVisited     = 1500             // rooms of a walk to come back to: more than the server keeps
 )
 
@@ -43,6 +44,14 @@ func (s *soak) newUser(n int) *user {
 		u.name = fmt.Sprint("Ada ", n)
 	}
 	return u
+}
+
+// patience returns how long a client waits for an answer that usually takes at most d.
+func (s *soak) patience(d time.Duration) time.Duration {
+	if s.nats {
+		return natsTimeout
+	}
+	return d
 }
 
 // between draws a duration from least up to most.
@@ -198,7 +207,7 @@ func (u *user) walk(end time.Time) {
 			return
 		}
 		c.send(u.text(false))
-		if !c.waitFor(answerTimeout, func() bool { return s.unacknowledged() == 0 }) && !c.process.stopping.Load() {
+		if !c.waitFor(u.soak.patience(answerTimeout), func() bool { return s.unacknowledged() == 0 }) && c.failed() {
 			u.soak.report.fault("gap", "%s sent a message to %q and has not received it", u.id, s.room.name)
 		}
 		c.leave()
@@ -219,16 +228,16 @@ func (u *user) witness(end time.Time) {
 		for time.Now().Before(end) {
 			begin := time.Now()
 			c.send(u.text(false))
-			if !c.waitFor(witnessTimeout, func() bool { return s.unacknowledged() == 0 }) {
-				if !c.process.stopping.Load() {
+			if !c.waitFor(u.soak.patience(witnessTimeout), func() bool { return s.unacknowledged() == 0 }) {
+				if c.failed() {
 					u.soak.report.fault("other", "the witness waited for %v", time.Since(begin))
 				}
 				break
 			}
 			took := time.Since(begin)
-			for _, bound := range []time.Duration{100 * time.Millisecond, 300 * time.Millisecond, time.Second, witnessTimeout} {
+			for _, bound := range []time.Duration{100 * time.Millisecond, 300 * time.Millisecond, time.Second, witnessTimeout, natsTimeout} {
 				if took <= bound {
-					u.soak.report.count("witness", fmt.Sprintf("served within %4d ms", bound.Milliseconds()), 1)
+					u.soak.report.count("witness", fmt.Sprintf("served within %5d ms", bound.Milliseconds()), 1)
 					break
 				}
 			}
