@@ -206,43 +206,10 @@ func TestEarlierMessagesOfARoomWithASlowDisk(t *testing.T) {
 	})
 }
 
-// A page may read what its own host has. With -origin, only one of the listed hosts, or of
-// an address: no name server may have sent it there.
+// With -origin, a page of a host that is not listed may not read what was said, whether it
+// names its origin or asks what it takes for its own host.
 func TestWhoMayReadEarlierMessages(t *testing.T) {
 	listed := []string{"chat.example", "other.example:8443"}
-	for _, page := range []struct {
-		origins []string // of -origin
-		host    string   // that is asked
-		origin  string   // that the browser names; "" for none
-		allowed bool
-	}{
-		{nil, "chat.test", "", true},
-		{nil, "rebound.test:8080", "", true},
-		{nil, "chat.test", "http://chat.test", true},
-		{nil, "chat.test", "http://evil.test", false},
-		{nil, "chat.test", "null", false},
-		{listed, "chat.example", "", true},
-		{listed, "Chat.Example:1234", "", true},
-		{listed, "other.example:8443", "", true},
-		{listed, "other.example", "", false},
-		{listed, "127.0.0.1:8080", "", true}, // behind a proxy that does not pass on the host, or here
-		{listed, "[::1]:8080", "", true},
-		{listed, "localhost:8080", "", true},
-		{listed, "rebound.test:8080", "", false},
-		{listed, "localhost.evil.test", "", false},
-		{listed, "", "", false},
-		{listed, "127.0.0.1:8080", "https://chat.example", true},
-		{listed, "127.0.0.1:8080", "http://evil.test", false},
-		{listed, "chat.example", "http://evil.test", false},
-	} {
-		r := &http.Request{Host: page.host, Header: http.Header{}}
-		if page.origin != "" {
-			r.Header.Set("Origin", page.origin)
-		}
-		if _, got := newServer(page.origins, 0, 1).mayRead(r); got != page.allowed {
-			t.Errorf("-origin %q, a page of %q asks %q: %v", page.origins, page.origin, page.host, got)
-		}
-	}
 	synctest.Test(t, func(t *testing.T) {
 		log := captureLog(t)
 		chat := startChat(t, func(s *server) { s.origins = listed })

@@ -67,10 +67,12 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
+	"chat/internal/access"
 	"chat/internal/address"
 	"chat/internal/metrics"
 	"chat/internal/natslog"
@@ -116,11 +118,11 @@ func main() {
 	if *metricsAddr != "" {
 		checkAddr("-metrics", *metricsAddr)
 	}
-	hosts, err := parseOrigins(*origins)
+	hosts, err := access.ParseOrigins(*origins)
 	if err != nil {
 		usageError("-origin: %v", err)
 	}
-	proxyPrefixes, err := parseProxies(*proxies)
+	proxyPrefixes, err := access.ParseProxies(*proxies)
 	if err != nil {
 		usageError("-proxy: %v", err)
 	}
@@ -130,7 +132,7 @@ func main() {
 	if *maxClients < 1 || *maxClients > maxMaxClients {
 		usageError("-max-clients must be from 1 to %d", maxMaxClients)
 	}
-	urls, err := parseNATS(*natsURLs)
+	urls, err := natslog.ParseURLs(*natsURLs)
 	if err != nil {
 		usageError("-nats: %v", err)
 	}
@@ -166,6 +168,50 @@ func main() {
 	if err := s.serve(ctx, l, metricsListener); err != nil {
 		log.Fatal(err)
 	}
+}
+
+// isSet reports whether the command line has a flag.
+func isSet(name string) (set bool) {
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == name })
+	return set
+}
+
+// checkAddr ends the program unless a flag's value is an address to listen on.
+func checkAddr(name, addr string) {
+	if _, port, err := net.SplitHostPort(addr); err != nil {
+		usageError("%s %q is not host:port", name, addr)
+	} else if _, err := net.LookupPort("tcp", port); err != nil {
+		usageError("%s %q: no such port", name, addr)
+	}
+}
+
+// checkKeeping ends the program unless the flags that say where to keep what is said go
+// together.
+func checkKeeping(historyDir string, nats natslog.Options) {
+	switch {
+	case nats.Keep < 0:
+		usageError("-keep must not be negative")
+	case historyDir == "" && nats.URLs == nil && isSet("keep"):
+		usageError("-keep needs -history or -nats")
+	case historyDir != "" && nats.URLs != nil:
+		usageError("-history and -nats exclude each other: with -nats, NATS keeps what is said")
+	case nats.Replicas < 1 || nats.Replicas > 5:
+		usageError("-nats-replicas must be from 1 to 5")
+	case nats.MaxBytes < 0:
+		usageError("-nats-max-bytes must not be negative")
+	}
+	for _, name := range []string{"nats-replicas", "nats-max-bytes", "nats-creds", "nats-ca"} {
+		if nats.URLs == nil && isSet(name) {
+			usageError("-%s needs -nats", name)
+		}
+	}
+}
+
+// usageError says what is wrong with the command line and exits with status 2.
+func usageError(format string, args ...any) {
+	fmt.Fprintf(flag.CommandLine.Output(), format+"\n", args...)
+	flag.Usage()
+	os.Exit(2)
 }
 
 // announce logs the URLs at which the chat can be opened: from other machines, if they can

@@ -16,7 +16,6 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"chat/internal/access"
 	"chat/internal/address"
 	"chat/internal/budget"
 	"chat/internal/connlimit"
@@ -71,14 +71,11 @@ const maxEarlier = 100
 // historyCost is how many messages a request for the history costs its address.
 const historyCost = 10
 
-// loopback are the peers that are taken for proxies unless -proxy says otherwise.
-var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
-
 // server is the program between its flags and its listeners.
 type server struct {
-	origins  []string        // hosts whose pages may join; nil for any, each its own
+	origins  access.Origins  // hosts whose pages may join; nil for any, each its own
 	rate     float64         // messages a second from one connection, addressRates times as many from one address; 0 for no limits
-	proxies  []netip.Prefix  // peers whose X-Forwarded-For says where a request comes from
+	proxies  access.Proxies  // peers whose X-Forwarded-For says where a request comes from
 	slots    chan struct{}   // a token for each connection, from before its upgrade until nothing of it is left
 	secret   [32]byte        // made at start, or kept by openHistory; see userID
 	dir      *filelog.Dir    // where history is kept; nil without -history
@@ -94,11 +91,11 @@ type server struct {
 
 // newServer returns a server that accepts pages of these hosts (nil for any), so many
 // messages a second from each connection (0 for no limit), and so many connections.
-func newServer(origins []string, rate float64, maxClients int) *server {
+func newServer(origins access.Origins, rate float64, maxClients int) *server {
 	s := &server{
 		origins:  origins,
 		rate:     rate,
-		proxies:  loopback,
+		proxies:  access.Loopback,
 		slots:    make(chan struct{}, maxClients),
 		log:      ratelog.New(),
 		counters: metrics.New(),
@@ -110,7 +107,7 @@ func newServer(origins []string, rate float64, maxClients int) *server {
 		ReadBufferSize:   512,
 		WriteBufferSize:  protocol.MaxFrame, // a merged frame is one write: see package cork
 		WriteBufferPool:  new(sync.Pool),
-		CheckOrigin:      s.allows,
+		CheckOrigin:      func(r *http.Request) bool { return s.origins.Allow(r) },
 		Error:            s.refuseHandshake,
 	}
 	return s
@@ -283,39 +280,6 @@ func (s *server) newHTTPServer(handler http.Handler) *http.Server {
 	}
 }
 
-// allows reports whether the page that sends a request may join, by its Origin. Without
-// -origin, any page may join the host that it came from. That does not stop DNS
-// rebinding, where a hostile page's own host name suddenly resolves to this machine: only
-// -origin does. A program that is no browser sends no Origin and may join.
-func (s *server) allows(r *http.Request) bool {
-	switch origins := r.Header["Origin"]; len(origins) {
-	case 0:
-		return true
-	case 1:
-		return s.allowsOrigin(origins[0], r.Host)
-	}
-	return false
-}
-
-// allowsOrigin reports whether pages of an origin may use the host that was asked for.
-func (s *server) allowsOrigin(origin, asked string) bool {
-	u, err := url.Parse(origin)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return false
-	}
-	same := strings.EqualFold(u.Host, asked)
-	if s.origins == nil {
-		return same
-	}
-	host := u.Hostname()
-	if _, err := netip.ParseAddr(host); same && (err == nil || strings.EqualFold(host, "localhost")) {
-		return true // no name server was asked, so this is not DNS rebinding
-	}
-	return slices.ContainsFunc(s.origins, func(listed string) bool {
-		return strings.EqualFold(listed, u.Host) || strings.EqualFold(strings.Trim(listed, "[]"), host)
-	})
-}
-
 // home is the page as it is in the source tree.
 //
 //go:embed home.html
@@ -374,7 +338,7 @@ func (s *server) handleWs(w http.ResponseWriter, r *http.Request) {
 		s.refuseFull(w, r, protocol.LogUnreachable, logAway)
 		return
 	}
-	addr, peer := s.peerOf(r)
+	addr, peer := s.proxies.PeerOf(r)
 	budget := s.budgets.Of(addr)
 	release := func() {
 		budget.Release()
@@ -447,7 +411,7 @@ func (s *server) enterRoom(w http.ResponseWriter, r *http.Request, room string, 
 // refuseFull answers that a limit is reached, or the log is out of reach, as a sentence says.
 func (s *server) refuseFull(w http.ResponseWriter, r *http.Request, refusal protocol.Refusal, sentence string) {
 	s.counters.Refusals[refusal].Add(1)
-	_, peer := s.peerOf(r)
+	_, peer := s.proxies.PeerOf(r)
 	s.log.Printf(refusal.String(), "%s refused: %s", peer, sentence)
 	w.Header().Set("Retry-After", "10")
 	http.Error(w, sentence+" Try again in a while.", http.StatusServiceUnavailable)
@@ -472,7 +436,7 @@ func (s *server) refuseHandshake(w http.ResponseWriter, r *http.Request, status 
 // sentence that says so.
 func (s *server) refuseOrigin(r *http.Request, origin string) string {
 	s.counters.Refusals[protocol.BadOrigin].Add(1)
-	_, peer := s.peerOf(r)
+	_, peer := s.proxies.PeerOf(r)
 	s.log.Printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peer, origin)
 	return fmt.Sprintf("A page of %q may not join this chat.", origin)
 }
@@ -497,11 +461,11 @@ func (s *server) serveHistory(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if origin, ok := s.mayRead(r); !ok {
+	if origin, ok := s.origins.AllowRead(r); !ok {
 		http.Error(w, s.refuseOrigin(r, origin), http.StatusForbidden)
 		return
 	}
-	addr, _ := s.peerOf(r)
+	addr, _ := s.proxies.PeerOf(r)
 	budget := s.budgets.Of(addr)
 	defer budget.Release()
 	if !budget.Take(historyCost) {
@@ -530,19 +494,6 @@ func (s *server) serveHistory(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// mayRead reports whether the page that sends a request may read what was said, and returns
-// the page's origin. A browser names none when a page reads what its own host has: with
-// -origin, the host that was asked for is looked at instead, since the page may have come
-// there by DNS rebinding.
-func (s *server) mayRead(r *http.Request) (origin string, ok bool) {
-	origin = r.Header.Get("Origin")
-	if len(r.Header["Origin"]) > 0 || s.origins == nil {
-		return origin, s.allows(r)
-	}
-	origin = "http://" + r.Host
-	return origin, s.allowsOrigin(origin, r.Host)
-}
-
 // userID returns what tells the holder of a key from others of the same name: the same
 // for the same key until the server stops, with -history and -nats for ever, and of no use
 // to find the key. Without a key it is random.
@@ -560,29 +511,6 @@ func (s *server) userID(key string) string {
 		copy(id[:], mac.Sum(nil))
 	}
 	return hex.EncodeToString(id[:])
-}
-
-// peerOf returns the address that a request comes from, which its limits are for, and how to
-// name it in the log. If the peer is a proxy, that is the last address of X-Forwarded-For,
-// over all its header lines: the one that the proxy itself added. If that cannot be read, it
-// is the peer's own.
-func (s *server) peerOf(r *http.Request) (addr netip.Addr, name string) {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}, r.RemoteAddr
-	}
-	addr = peer.Addr().Unmap()
-	lines := r.Header["X-Forwarded-For"]
-	isProxy := slices.ContainsFunc(s.proxies, func(p netip.Prefix) bool { return p.Contains(addr) })
-	if !isProxy || len(lines) == 0 {
-		return addr, r.RemoteAddr
-	}
-	last := lines[len(lines)-1]
-	last = strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:])
-	if forwarded, err := netip.ParseAddr(last); err == nil {
-		addr = forwarded.Unmap()
-	}
-	return addr, fmt.Sprintf("%s for %.60q", r.RemoteAddr, last)
 }
 
 // urlForOthers returns the URL at which other machines open a room. It is "" if they cannot,

@@ -110,59 +110,6 @@ func TestSlowRequests(t *testing.T) {
 	}
 }
 
-// Pages may join from the host that they came from. With -origin, only pages of the listed
-// hosts may, and those of an address that no name server was asked for.
-func TestOrigin(t *testing.T) {
-	listed := []string{"chat.example", "other.example:8443", "[2001:db8::7]"}
-	for _, page := range []struct {
-		origins []string // of -origin
-		host    string   // that the page asks
-		origin  string   // where the page comes from
-		allowed bool
-	}{
-		{nil, "chat.test", "http://chat.test", true},
-		{nil, "chat.test", "https://CHAT.test", true}, // TLS ends at a proxy
-		{nil, "chat.test:8080", "http://chat.test:8080", true},
-		{nil, "192.168.1.5:8080", "http://192.168.1.5:8080", true},
-		{nil, "[::1]:8080", "http://[::1]:8080", true},
-		{nil, "chat.test", "http://evil.test", false},
-		{nil, "chat.test:8080", "http://chat.test", false},
-		{nil, "chat.test", "null", false}, // a sandboxed frame, a file
-		{nil, "", "null", false},
-		{nil, "chat.test", "http://chat.test.evil.test", false},
-		{nil, "chat.test", "://", false},
-
-		{listed, "127.0.0.1:8080", "https://chat.example", true},
-		{listed, "127.0.0.1:8080", "https://chat.example:1234", true},
-		{listed, "127.0.0.1:8080", "https://Other.Example:8443", true},
-		{listed, "127.0.0.1:8080", "https://other.example", false},
-		{listed, "127.0.0.1:8080", "https://[2001:db8::7]", true},
-		{listed, "127.0.0.1:8080", "https://[2001:db8::7]:8443", true},
-		{listed, "127.0.0.1:8080", "http://127.0.0.1:8080", true},
-		{listed, "localhost:8080", "http://localhost:8080", true},
-		{listed, "[::1]:8080", "http://[::1]:8080", true},
-		{listed, "127.0.0.1:8080", "http://192.0.2.66", false},           // another machine's page
-		{listed, "rebound.test:8080", "http://rebound.test:8080", false}, // DNS rebinding
-		{listed, "localhost.evil.test", "http://localhost.evil.test", false},
-	} {
-		r := &http.Request{Host: page.host, Header: http.Header{"Origin": {page.origin}}}
-		if got := newServer(page.origins, 0, 1).allows(r); got != page.allowed {
-			t.Errorf("-origin %q, a page of %q asks %q: %v", page.origins, page.origin, page.host, got)
-		}
-	}
-	for _, request := range []struct {
-		header  http.Header
-		allowed bool
-	}{
-		{http.Header{}, true}, // a program that is no browser
-		{http.Header{"Origin": {"https://chat.example", "https://chat.example"}}, false},
-	} {
-		if got := newServer(listed, 0, 1).allows(&http.Request{Header: request.header}); got != request.allowed {
-			t.Errorf("%v: %v", request.header, got)
-		}
-	}
-}
-
 // A refusal says why, to the peer and, where someone may have set a flag wrong, in the log.
 func TestRefusalsSayWhy(t *testing.T) {
 	for _, refusal := range []struct{ request, body, log string }{
@@ -244,39 +191,6 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%s %q", resp.Status, body)
 		}
 	})
-}
-
-// The log names the client of a proxy on this machine. From elsewhere the header is not
-// trusted.
-func TestPeerOf(t *testing.T) {
-	s := newServer(nil, 0, 1)
-	s.proxies, _ = parseProxies("127.0.0.0/8,::1,10.0.0.7")
-	for _, request := range []struct {
-		peer      string
-		forwarded []string
-		addr      string // "" for none
-		want      string
-	}{
-		{"127.0.0.1:5", nil, "127.0.0.1", "127.0.0.1:5"},
-		{"127.0.0.1:5", []string{"203.0.113.9"}, "203.0.113.9", `127.0.0.1:5 for "203.0.113.9"`},
-		{"[::1]:5", []string{"198.51.100.1, 203.0.113.9"}, "203.0.113.9", `[::1]:5 for "203.0.113.9"`},
-		{"[::ffff:127.0.0.1]:5", []string{"198.51.100.1", "2001:db8::9"}, "2001:db8::9", `[::ffff:127.0.0.1]:5 for "2001:db8::9"`},
-		{"10.0.0.7:5", []string{"::ffff:203.0.113.9"}, "203.0.113.9", `10.0.0.7:5 for "::ffff:203.0.113.9"`},
-		{"127.0.0.1:5", []string{"203.0.113.9, unknown"}, "127.0.0.1", `127.0.0.1:5 for "unknown"`},
-		{"127.0.0.1:5", []string{"203.0.113.9:80"}, "127.0.0.1", `127.0.0.1:5 for "203.0.113.9:80"`},
-		{"127.0.0.1:5", []string{"203.0.113.9", ""}, "127.0.0.1", `127.0.0.1:5 for ""`},
-		{"127.0.0.1:5", []string{"\x1b[31mred\n"}, "127.0.0.1", `127.0.0.1:5 for "\x1b[31mred"`},
-		{"127.0.0.1:5", []string{strings.Repeat("9", 5000)}, "127.0.0.1", `127.0.0.1:5 for "` + strings.Repeat("9", 60) + `"`},
-		{"203.0.113.7:5", []string{"127.0.0.1"}, "203.0.113.7", "203.0.113.7:5"},
-		{"10.0.0.8:5", []string{"127.0.0.1"}, "10.0.0.8", "10.0.0.8:5"},
-		{"pipe", []string{"127.0.0.1"}, "", "pipe"},
-	} {
-		r := &http.Request{RemoteAddr: request.peer, Header: http.Header{"X-Forwarded-For": request.forwarded}}
-		addr, got := s.peerOf(r)
-		if got != request.want || addr.IsValid() != (request.addr != "") || addr.IsValid() && addr.String() != request.addr {
-			t.Errorf("%v: %v, %s", request, addr, got)
-		}
-	}
 }
 
 // Only a page at localhost, which came by way of no proxy, is told where other machines open
