@@ -42,14 +42,13 @@ type Hub struct {
 	// owned by run
 	clients           map[*Client]bool
 	clientsByProtocol [protocol.NumProtocols]int // how many of the clients speak each
-	held              map[*Client]int64          // those that wait to be admitted, and since which tick
 	members           *presence.Members          // the users behind the clients
 	log               roomLog                    // the order of messages, and the last of them
 	builder           batchBuilder               // messages taken from the log and not yet queued
 	coalescer         *coalescer                 // when to take the next
 	scratch           []byte                     // scratch: one message in the classic protocol
 	pingedAt          time.Time                  // when all clients were last pinged
-	stopTook          time.Duration              // how much of a stop's time has passed
+	waits                                        // for the log: clients, and messages
 }
 
 // A leave is a client that goes out, and why.
@@ -78,7 +77,7 @@ func newHub(logger *ratelog.Logger, counters *metrics.Counters, afterID int64) *
 		counters:     counters,
 		backlog:      backlog.New(),
 		clients:      make(map[*Client]bool),
-		held:         make(map[*Client]int64),
+		waits:        waits{held: make(map[*Client]int64)},
 		members:      presence.New(now),
 		log:          &localLog{history: history.New(now, afterID)},
 		coalescer:    newCoalescer(),
@@ -118,7 +117,7 @@ func (h *Hub) run(ctx context.Context) {
 			h.join(c)
 		case l := <-h.unregister:
 			h.publishWaiting() // what the client said before it left counts
-			h.drop(l.client, l.reason)
+			h.leave(l)
 		case m := <-broadcast:
 			h.publish(m)
 		case <-committed:
@@ -200,7 +199,7 @@ func (h *Hub) deliver() {
 	}
 	h.flush()
 	h.noteLast()
-	h.admit()
+	h.afterDelivery()
 }
 
 // flush queues the batch that was built, if there is one, for every client.

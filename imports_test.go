@@ -18,6 +18,7 @@ import (
 // pair is the pattern.
 var fileOrder = [][]string{
 	{"main.go"},
+	{"flags.go"},
 	{"server.go"},
 	{"rooms.go"},
 	{"hub.go", "client.go", "deliver.go", "log.go"},

@@ -30,7 +30,7 @@ type roomLog interface {
 	ready() <-chan struct{}     // receives when take has something without say; nil for never
 	take() (taken []committed)  // what is to be delivered, in order; the caller uses it up before it calls again
 	lost() *protocol.Disconnect // why all clients are to be disconnected after take; nil if they are not
-	isIdle() bool               // everything that was said was taken
+	pending() int               // how many messages were said and not taken
 
 	// admits reports whether a client can be told now what it missed. If not, it can be
 	// later, or after the next tick.
@@ -105,7 +105,7 @@ func (l *localLog) take() []committed {
 
 func (l *localLog) lost() *protocol.Disconnect { return nil }
 
-func (l *localLog) isIdle() bool { return len(l.said) == 0 }
+func (l *localLog) pending() int { return len(l.said) }
 
 func (l *localLog) admits(*Client) bool { return true }
 
@@ -191,7 +191,7 @@ func (l *sharedLog) take() []committed {
 
 func (l *sharedLog) lost() *protocol.Disconnect { return l.reason }
 
-func (l *sharedLog) isIdle() bool { return l.log.IsIdle() }
+func (l *sharedLog) pending() int { return l.log.Pending() }
 
 func (l *sharedLog) admits(c *Client) bool {
 	since, waits := l.came[c]
@@ -245,7 +245,44 @@ func (l *sharedLog) clear() {} // it would be read again
 
 func (l *sharedLog) close() { l.log.Close() }
 
-// What follows is Hub's, for logs that take their time.
+// waits are what of a Hub waits for a log that takes its time. Its run owns them.
+type waits struct {
+	held     map[*Client]int64 // clients that wait to be admitted, and since which tick
+	leaving  []leaving         // clients that wait until what they said was delivered, in the order of that
+	said     int64             // how many messages were said
+	stopTook time.Duration     // how much of a stop's time has passed
+}
+
+// A leaving is a client that goes out as soon as so many messages were delivered.
+type leaving struct {
+	leave
+	after int64
+	since int64 // tick
+}
+
+// leave has a client go out, when what it said was delivered. So it learns which of its
+// messages the server took. It waits at most as long as a stop.
+func (h *Hub) leave(l leave) {
+	if h.log.pending() == 0 {
+		h.drop(l.client, l.reason)
+		return
+	}
+	h.leaving = append(h.leaving, leaving{l, h.said + int64(len(h.broadcast)), h.ticks.Load()})
+}
+
+// afterDelivery lets clients in and out that waited for what was delivered.
+func (h *Hub) afterDelivery() {
+	delivered := h.said - int64(h.log.pending())
+	for len(h.leaving) > 0 {
+		l := h.leaving[0]
+		if l.after > delivered && time.Duration(h.ticks.Load()-l.since)*tickPeriod <= logWait {
+			break
+		}
+		h.leaving = h.leaving[1:]
+		h.drop(l.client, l.reason)
+	}
+	h.admit()
+}
 
 // openLog begins the log.
 func (h *Hub) openLog() {
@@ -297,6 +334,7 @@ func (h *Hub) say(m message) {
 		return
 	}
 	h.log.say(m)
+	h.said++
 	if h.lastID.Load() == 0 {
 		h.lastID.Store(1) // something was said, though it has no id yet
 	}
@@ -325,7 +363,7 @@ func (h *Hub) awaitLog() {
 	for left := len(h.broadcast); ; {
 		left -= h.sayWaiting(left)
 		h.deliver()
-		if left == 0 && h.log.isIdle() {
+		if left == 0 && h.log.pending() == 0 {
 			return
 		}
 		select {

@@ -302,10 +302,31 @@ func TestUsageErrors(t *testing.T) {
 		{"-keep", "1h"},
 		{"-keep", "-1h", "-history", "unused"},
 		{"-keep", "soon", "-history", "unused"},
+		{"-history", "unused", "-nats", "nats://127.0.0.1:4222"},
+		{"-nats", "127.0.0.1:4222"},
+		{"-nats", "http://127.0.0.1:4222"},
+		{"-nats", "nats://a:4222,nats://"},
+		{"-nats-replicas", "3"},
+		{"-nats-replicas", "0", "-nats", "nats://127.0.0.1:4222"},
+		{"-nats-replicas", "6", "-nats", "nats://127.0.0.1:4222"},
+		{"-nats-max-bytes", "1000"},
+		{"-nats-max-bytes", "-1", "-nats", "nats://127.0.0.1:4222"},
+		{"-nats-creds", "unused"},
+		{"-nats-ca", "unused"},
 	} {
 		status, stderr := start(t, append([]string{self(t)}, flags...)...).exit()
 		if status != 2 || !strings.Contains(stderr, "Usage of") || !strings.Contains(stderr, strings.TrimLeft(flags[0], "-")) {
 			t.Errorf("%v: status %d, %s", flags, status, stderr)
+		}
+	}
+}
+
+// With files that are not there the program does not start.
+func TestNATSFilesAreMissing(t *testing.T) {
+	for _, flag := range []string{"-nats-creds", "-nats-ca"} {
+		status, stderr := start(t, self(t), "-addr", "127.0.0.1:0", "-nats", "nats://127.0.0.1:1", flag, "missing").exit()
+		if status != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "missing") {
+			t.Errorf("%s: status %d, %s", flag, status, stderr)
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gorilla/websocket"
+
 	"chat/internal/natslog"
 	"chat/internal/natstest"
 	"chat/internal/protocol"
@@ -348,17 +350,19 @@ func TestWhatIsSaidOnLeavingIsKept(t *testing.T) {
 			nats.SetLatency(200 * time.Millisecond)
 			ada := servers[0].join("room=team")
 			time.Sleep(3 * time.Second)
+			nats.SetAway(closed)
 			for i := range 5 {
 				ada.say(fmt.Sprint(i))
 				synctest.Wait()
 			}
 			ada.leave()
-			synctest.Wait()
 			if closed {
+				time.Sleep(5 * time.Second)
 				rs := servers[0].rooms
 				rs.mu.Lock()
 				rs.close("team")
 				rs.mu.Unlock()
+				nats.SetAway(false)
 			}
 			time.Sleep(5 * time.Second)
 			bob := servers[1].joinV1("room=team")
@@ -366,6 +370,49 @@ func TestWhatIsSaidOnLeavingIsKept(t *testing.T) {
 			bob.want("0", "1", "2", "3", "4")
 		})
 	}
+}
+
+// A client that breaks the protocol after it said something learns that this was taken
+// before it is told; one that cannot learn it in time is told all the same.
+func TestAnOffenderLearnsWhatWasTaken(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		onFakeTime(t, fmt.Sprintf("away %v", away), func(t *testing.T) {
+			nats, servers := startServers(t, 1)
+			bob := servers[0].join("")
+			ada := servers[0].joinV1("")
+			settle()
+			ada.take("")
+			nats.SetLatency(100 * time.Millisecond)
+			nats.SetAway(away)
+			begin := time.Now()
+			for i := range 3 {
+				ada.say(fmt.Sprint(i), fmt.Sprint("r", i))
+				synctest.Wait()
+			}
+			ada.conn.WriteMessage(websocket.BinaryMessage, nil)
+			ada.say("never", "r3")
+			for ada.isConnected() {
+				time.Sleep(100 * time.Millisecond)
+			}
+			if took := time.Since(begin); took > 4*time.Second {
+				t.Errorf("told after %v", took)
+			}
+			ada.wantClosed(1003, "only text is said here")
+			if !away {
+				ada.want("0", "1", "2")
+			}
+			nats.SetAway(false)
+			time.Sleep(3 * time.Second)
+			bob.want("0", "1", "2")
+		})
+	}
+}
+
+// isConnected reports whether the connection has not ended.
+func (p *person) isConnected() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err == nil
 }
 
 // A room in which something was said that the stream does not have yet is not closed with

@@ -54,6 +54,9 @@ const (
 	// dialTimeout is how long connecting to a server may take.
 	dialTimeout = 2 * time.Second
 
+	// writeTimeout is how long a write to a server may take: one that is frozen reads nothing.
+	writeTimeout = 2 * pingInterval
+
 	// reconnectWait is how long to wait before the servers are tried again.
 	reconnectWait = 250 * time.Millisecond
 )
@@ -72,6 +75,7 @@ func connect(o Options, connected func(), logf func(kind, format string, args ..
 		nats.Timeout(dialTimeout),
 		nats.PingInterval(pingInterval),
 		nats.MaxPingsOutstanding(2),
+		nats.FlusherTimeout(writeTimeout),
 		nats.ReconnectWait(reconnectWait),
 		nats.ReconnectJitter(reconnectWait, reconnectWait),
 		nats.ReconnectBufSize(-1), // what is repeated is decided here

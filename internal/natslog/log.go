@@ -128,8 +128,14 @@ func (l *Log) IsFull() bool {
 	return l.lines >= maxLines || len(l.gathered)+1+maxLine > maxTurn-64
 }
 
-// IsIdle reports whether everything that was said was taken.
-func (l *Log) IsIdle() bool { return l.lines == 0 && l.underWay == nil }
+// Pending returns how many lines were said and not taken.
+func (l *Log) Pending() int {
+	n := l.lines
+	if l.underWay != nil {
+		n += len(l.underWay.senders)
+	}
+	return n
+}
 
 // Say says a line. IsFull must have reported false.
 func (l *Log) Say(line Line, sender any) {

@@ -235,7 +235,7 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 			ada.want(said...)
 			bob.want(said...)
 		}
-		if !ada.IsIdle() || one.TurnsUnderWay() != 0 {
+		if ada.Pending() != 0 || one.TurnsUnderWay() != 0 {
 			t.Error("a turn is still under way")
 		}
 		for i, h := range ada.heard {

@@ -235,8 +235,15 @@ type watcher struct {
 func (s *Stream) watch(created time.Time) {
 	now := time.Now()
 	w := watcher{created: created, answered: now, moved: now}
-	for s.sleep(lookInterval) {
-		s.look(&w)
+	ticker := time.NewTicker(lookInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			s.look(&w)
+		case <-s.ctx.Done():
+			return
+		}
 	}
 }
 
