@@ -14,8 +14,33 @@ func TestMetrics(t *testing.T) {
 	chat := startChat(t, "-metrics", private)
 	ada := chat.open()
 	ada.say("hello")
+	lintMetrics(t, private)
+}
 
-	resp, err := http.Get("http://" + private + "/metrics")
+// The same with NATS, which the server says when it is out of reach.
+func TestMetricsOverNats(t *testing.T) {
+	t.Parallel()
+	private := freeAddr(t)
+	nodes := startNodes(t, 1)
+	chat := startShared(t, nodes, "-metrics", private)
+	m := chat.join("", "Ada")
+	m.say("hello", "")
+	m.wantTexts("hello")
+	connected := func() bool { return metric(t, private, "chat_nats_connected") == 1 }
+	if stored := metric(t, private, "chat_nats_publish_seconds_count"); !connected() || stored != 1 {
+		t.Errorf("connected is %v, and %v turns were stored", connected(), stored)
+	}
+	lintMetrics(t, private)
+	nodes.Kill()
+	eventually(t, "the server is not connected", func() bool { return !connected() })
+	start(t, nodes.Nodes[0])
+	eventually(t, "the server is connected", connected)
+}
+
+// lintMetrics fails the test unless what an address shows is as Prometheus would have it.
+func lintMetrics(t *testing.T, addr string) {
+	t.Helper()
+	resp, err := http.Get("http://" + addr + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

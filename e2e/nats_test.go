@@ -253,7 +253,7 @@ func TestServersStartAtOnce(t *testing.T) {
 	nodes.Kill()
 	var chats []*chat
 	for range 3 { // all of which wait for the engine
-		chats = append(chats, startShared(t, nodes, "-keep", "48h"))
+		chats = append(chats, startShared(t, nodes, "-keep", "48h", "-nats-max-bytes", "50000000"))
 	}
 	for _, n := range nodes.Nodes {
 		if err := n.Start(); err != nil {
@@ -275,10 +275,10 @@ func TestServersStartAtOnce(t *testing.T) {
 	}
 	info := stream(t, nodes)
 	want := jetstream.StreamConfig{Name: "CHAT", Subjects: []string{"chat.>"}, Storage: jetstream.FileStorage, Replicas: 3, AllowDirect: true,
-		MaxMsgsPerSubject: 3000, Discard: jetstream.DiscardOld, MaxAge: 48 * time.Hour}
+		MaxMsgsPerSubject: 3000, Discard: jetstream.DiscardOld, MaxAge: 48 * time.Hour, MaxBytes: 50_000_000}
 	got := info.Config
 	if got.Name != want.Name || !slices.Equal(got.Subjects, want.Subjects) || got.Storage != want.Storage || got.Replicas != want.Replicas ||
-		got.AllowDirect != want.AllowDirect || got.MaxMsgsPerSubject != want.MaxMsgsPerSubject || got.Discard != want.Discard || got.MaxAge != want.MaxAge ||
+		got.AllowDirect != want.AllowDirect || got.MaxMsgsPerSubject != want.MaxMsgsPerSubject || got.Discard != want.Discard || got.MaxAge != want.MaxAge || got.MaxBytes != want.MaxBytes ||
 		got.RePublish == nil || got.RePublish.Source != "chat.>" || got.RePublish.Destination != "said.>" {
 		t.Errorf("the stream is %+v (republish %+v), want %+v", got, got.RePublish, want)
 	}
