@@ -225,6 +225,7 @@ func (c *Client) readMessages() error {
 		if m.Text != "" && !offer(c.hub, c.hub.broadcast, message{c, m}) {
 			return stopping
 		}
+		c.hub.coalescer.messageWaits()
 	}
 }
 

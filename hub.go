@@ -24,8 +24,8 @@ const tickPeriod = time.Second
 const broadcastSize = 256
 
 // Hub runs one room. One goroutine, run, owns everything under "owned by run"; everyone
-// else reaches it through the channels, by offer, and reads the atomic fields. (writePumps
-// also tell the coalescer what is written.)
+// else reaches it through the channels, by offer, and reads the atomic fields. (The pumps
+// also tell the coalescer what is written, and what waits.)
 type Hub struct {
 	register     chan *Client  // clients that come in
 	unregister   chan leave    // clients that go out
@@ -68,10 +68,11 @@ type message struct {
 // owner calls run.
 func newHub(log *ratelog.Logger, counters *metrics.Counters, afterID int64) *Hub {
 	now := time.Now()
+	broadcast := make(chan message, broadcastSize)
 	return &Hub{
 		register:     make(chan *Client),
 		unregister:   make(chan leave),
-		broadcast:    make(chan message, broadcastSize),
+		broadcast:    broadcast,
 		clearHistory: make(chan struct{}),
 		stopped:      make(chan struct{}),
 		log:          log,
@@ -80,7 +81,7 @@ func newHub(log *ratelog.Logger, counters *metrics.Counters, afterID int64) *Hub
 		clients:      make(map[*Client]bool),
 		members:      presence.New(now),
 		history:      history.New(now, afterID),
-		coalescer:    newCoalescer(),
+		coalescer:    newCoalescer(broadcast),
 		pingedAt:     now,
 	}
 }
@@ -117,10 +118,10 @@ func (h *Hub) run(ctx context.Context) {
 			h.drop(l.client, l.reason)
 		case m := <-broadcast:
 			h.publish(m)
-		case <-h.coalescer.written:
+		case <-h.coalescer.ended:
 			h.coalescer.release()
 		case <-h.coalescer.timer.C:
-			h.coalescer.release()
+			h.coalescer.expire()
 		case <-h.clearHistory:
 			h.history = history.New(time.Now(), h.history.LastID())
 		case now := <-ticker.C:
@@ -203,15 +204,14 @@ func (h *Hub) deliver(m message) {
 // flush queues the batch that was built, if there is one, for every client. Before that it
 // is in the room's file: nobody receives what a restart would lose.
 func (h *Hub) flush() {
-	lines := h.builder.messages
+	lines, firstAt := h.builder.messages, h.builder.firstAt
 	if lines == 0 {
 		return
 	}
 	h.file.Commit(h.history)
-	firstAt := h.builder.firstAt
 	b := h.builder.take()
 	b.expect(len(h.clients), h.ticks.Load(), h.backlog)
-	h.coalescer.begin(b, len(h.clients))
+	h.coalescer.begin(b, lines, len(h.clients))
 	queued := 0
 	for c := range h.clients {
 		if h.enqueue(c, b) {
