@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/gorilla/websocket"
 
 	"chat/internal/backlog"
 	"chat/internal/history"
@@ -29,12 +26,11 @@ type batch struct {
 	stragglers int32      // how many clients need not be waited for
 }
 
-// size returns about how many bytes of memory the batch takes up: a payload is kept as text
-// and, except for a greeting's, as a frame. A replay is not counted: its messages are shared
-// with the history and with other replays.
+// size returns about how many bytes of memory the batch takes up. A replay is not counted:
+// its messages are shared with the history and with other replays.
 func (b *batch) size() (bytes int64) {
 	for _, p := range b.payloads {
-		bytes += 2 * int64(len(p.text))
+		bytes += int64(len(p.text))
 	}
 	return bytes
 }
@@ -49,13 +45,15 @@ func (b *batch) expect(clients int, tick int64, bl *backlog.Backlog) {
 
 // A payload is what a batch says in one protocol. It is empty if no client speaks that.
 type payload struct {
-	text  []byte                     // lines joined by newlines, at most protocol.MaxFrame bytes
-	frame *websocket.PreparedMessage // the text, or a ping, framed once for all clients
+	text  []byte // lines joined by newlines, at most protocol.MaxFrame bytes
+	frame []byte // the text, or a ping, as a frame for all clients; nil for a greeting
 }
 
 // newPayload returns a payload of its own copy of a text.
 func newPayload(text []byte) payload {
-	return payload{bytes.Clone(text), prepare(websocket.TextMessage, text)}
+	var frame protocol.TextFrame
+	frame.Add(text)
+	return payload{frame.Text(), frame.Bytes()}
 }
 
 // newNotice returns a batch that tells clients that speak ChatV1 something.
@@ -81,19 +79,9 @@ func newRepeat(e *history.Entry) *batch {
 
 // ping is the batch that asks every client for a sign of life.
 var ping = &batch{payloads: [protocol.NumProtocols]payload{
-	protocol.Classic: {frame: prepare(websocket.PingMessage, nil)},
-	protocol.ChatV1:  {frame: prepare(websocket.PingMessage, nil)},
+	protocol.Classic: {frame: protocol.PingFrame},
+	protocol.ChatV1:  {frame: protocol.PingFrame},
 }}
-
-// prepare frames a payload once for all connections. It cannot fail: it writes a message
-// of a type that exists to memory.
-func prepare(messageType int, payload []byte) *websocket.PreparedMessage {
-	frame, err := websocket.NewPreparedMessage(messageType, payload)
-	if err != nil {
-		panic(err)
-	}
-	return frame
-}
 
 // markWritten notes that the batch was written to one more client, or is about to be, or
 // never will be. It is called once for each client that the batch was expected for.

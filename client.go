@@ -48,8 +48,8 @@ const (
 	// lingerWait is how long a peer has to hang up after the close frame.
 	lingerWait = time.Second
 
-	// queueSize is how many batches a client may be behind. A batch is at most 64 KiB, 16 KiB of
-	// text and its frame in each of two protocols, and is the same for all clients.
+	// queueSize is how many batches a client may be behind. A batch is at most 32 KiB, a frame
+	// of 16 KiB in each of two protocols, and is the same for all clients.
 	queueSize = 256
 
 	// burst is how much a client may send at once: as much as its rate allows in this time.
@@ -73,7 +73,7 @@ var (
 
 // Client is one connection. Two goroutines serve it: readPump, which alone reads from the
 // connection, and writePump, which alone writes messages to it and closes it. (The library
-// locks the connection for pongs, and for close frames of its own.)
+// writes pongs, and close frames of its own: package cork has the lock.)
 //
 // They wake each other so: when reading ends, readPump tells the hub, the hub calls
 // startClose, and writePump sends the close frame. When writing ends, writePump closes the
@@ -81,7 +81,7 @@ var (
 type Client struct {
 	hub         *Hub
 	conn        *websocket.Conn
-	corked      *cork.Conn // under conn
+	corked      *cork.Conn // under conn; for frames to the peer
 	protocol    protocol.Protocol
 	peer        string // for the log
 	room        string
@@ -123,7 +123,6 @@ func serveWs(c *Client, upgrader *websocket.Upgrader, w http.ResponseWriter, r *
 		release(h.Conn != nil) // the peer has its answer, sent something before it had, or is gone
 		return
 	}
-	conn.SetCompressionLevel(0) // none was agreed on; the library frames a prepared message once for each level
 	c.conn, c.corked = conn, h.Conn.Conn
 	if conn.Subprotocol() == protocol.Subprotocol {
 		c.protocol = protocol.ChatV1
@@ -371,10 +370,9 @@ func (c *Client) noteThrottled(now time.Time) {
 func (c *Client) writePump() {
 	err := c.writeBatches()
 	if err == nil {
-		frame := websocket.FormatCloseMessage(c.reason.Code, c.reason.Reason)
-		err = c.conn.WriteControl(websocket.CloseMessage, frame, time.Now().Add(closeWait))
+		err = c.corked.WriteFrame(protocol.CloseFrame(c.reason), false) // closeTimer ends it
 	}
-	if err == nil || err == websocket.ErrCloseSent { // the library has sent its own, in answer to a breach
+	if err == nil || err == cork.ErrCloseSent { // the library has sent its own, in answer to a breach
 		c.linger()
 	}
 	c.conn.Close()

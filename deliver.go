@@ -1,7 +1,7 @@
 package main
 
 import (
-	"github.com/gorilla/websocket"
+	"sync"
 
 	"chat/internal/protocol"
 )
@@ -9,12 +9,13 @@ import (
 // How batches get into queues and become frames, and frames writes. The invariants:
 //
 //   - The hub alone puts batches into queues, and never waits for a client to take one.
-//   - writePump alone writes data frames, and alone holds the connection's cork. Under the
-//     library's lock readPump may write a pong, and the library a close frame, at any time.
+//   - writePump alone writes data frames and pings, and alone holds frames back. At any time
+//     readPump may write a pong, and the library a close frame: the corked connection keeps
+//     frames whole, and lets nothing follow a close frame.
 //   - A client receives the text of every batch in its queue, in order, each line once;
 //     it may be in a frame with others, never cut.
 //   - A frame that all clients share is written as it is, and only such a frame is held
-//     back: a merged one is built in a buffer that the library uses again.
+//     back: a merged one is built in a buffer that is used again.
 //   - A held frame is always followed by a write that sends it: frames are held only
 //     while another batch has been taken from the queue.
 //   - Whenever a write is under way, writeDeadlineTick is set, so that the hub finds one
@@ -87,15 +88,13 @@ func (c *Client) writeBatches() error {
 		var err error
 		if first.frame != nil && !out.canMerge(len(first.text)) {
 			hold := first.text != nil && held < maxCorked && out.fill() // a ping is not held
-			c.corked.Hold(hold)
-			err = c.conn.WritePreparedMessage(first.frame)
+			err = c.corked.WriteFrame(first.frame, hold)
 			if hold {
 				held++
 			} else {
 				held = 0
 			}
 		} else {
-			c.corked.Hold(false)
 			err = c.writeMerged(first, &out)
 			held = 0
 		}
@@ -111,21 +110,22 @@ func (c *Client) writeBatches() error {
 // newline separates lines in a frame.
 var newline = []byte{'\n'}
 
+// mergedFrames holds *protocol.TextFrame, for writeMerged.
+var mergedFrames = sync.Pool{New: func() any { return new(protocol.TextFrame) }}
+
 // writeMerged writes one frame: the first piece, and those in the outbox that fit.
 func (c *Client) writeMerged(first piece, out *outbox) error {
-	w, err := c.conn.NextWriter(websocket.TextMessage)
-	if err != nil {
-		return err
-	}
-	w.Write(first.text) // if it fails, so does Close
-	for size := len(first.text); out.canMerge(size); {
+	frame := mergedFrames.Get().(*protocol.TextFrame)
+	defer mergedFrames.Put(frame)
+	frame.Reset()
+	frame.Add(first.text)
+	for out.canMerge(len(frame.Text())) {
 		next := out.take()
-		w.Write(newline)
-		w.Write(next.text)
-		size += 1 + len(next.text)
+		frame.Add(newline)
+		frame.Add(next.text)
 		next.markWritten()
 	}
-	return w.Close()
+	return c.corked.WriteFrame(frame.Bytes(), false)
 }
 
 // armWriteDeadline notes that a write of so many frames begins, which the hub ends if it
@@ -160,10 +160,10 @@ func (c *Client) isSlowConsumer() bool {
 // A piece is what is not split between frames: a batch's payload, or a message of its
 // replay. Text may share a frame with other text; a ping, which has none, may not.
 type piece struct {
-	text  []byte                     // nil for a ping
-	frame *websocket.PreparedMessage // the piece as a frame that all clients share, or nil
-	tick  int64                      // the hub's, when the batch was queued; 0 if that does not matter
-	ends  *batch                     // the batch that it is the last piece of, or nil
+	text  []byte // nil for a ping
+	frame []byte // the piece as a frame that all clients share, or nil
+	tick  int64  // the hub's, when the batch was queued; 0 if that does not matter
+	ends  *batch // the batch that it is the last piece of, or nil
 }
 
 // markWritten notes that the piece is written, or about to be.

@@ -91,8 +91,7 @@ func newServer(origins []string, rate float64, maxClients int) *server {
 		Subprotocols:     []string{protocol.Subprotocol},
 		HandshakeTimeout: handshakeTimeout,
 		ReadBufferSize:   512,
-		WriteBufferSize:  protocol.MaxFrame, // a merged frame is one write: see package cork
-		WriteBufferPool:  new(sync.Pool),
+		WriteBufferPool:  new(sync.Pool), // of nothing: without it each connection had a buffer, which writePump does not use
 		CheckOrigin:      s.allows,
 		Error:            s.refuseHandshake,
 	}
