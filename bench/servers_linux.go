@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"syscall"
 	"time"
@@ -19,8 +20,11 @@ func run(ctx context.Context, p program, spec loadSpec) (result, error) {
 		return result{}, err
 	}
 	var stderr bytes.Buffer
-	server := exec.Command(p.path, append([]string{"-addr", addr.String()}, p.args...)...)
+	server := exec.Command(p.path, p.argsFor(addr.String())...)
 	server.Dir = p.dir
+	if spec.procs > 0 {
+		server.Env = append(os.Environ(), fmt.Sprint("GOMAXPROCS=", spec.procs))
+	}
 	server.Stderr = &stderr
 	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := server.Start(); err != nil {
