@@ -11,6 +11,7 @@ import (
 	"chat/internal/backlog"
 	"chat/internal/metrics"
 	"chat/internal/protocol"
+	"chat/internal/queue"
 	"chat/internal/ratelog"
 )
 
@@ -254,9 +255,15 @@ func newTestHub() *Hub { return newHub(ratelog.New(), metrics.New(), 0) }
 // joinHub registers a client that has no connection with a hub that does not run yet. The
 // hub leaves what it sends to the client in the client's queue.
 func joinHub(h *Hub, p protocol.Protocol) *Client {
-	c := &Client{hub: h, protocol: p, userID: fmt.Sprint(len(h.clients)), send: make(chan *batch, queueSize), done: make(chan struct{})}
+	c := &Client{hub: h, protocol: p, userID: fmt.Sprint(len(h.clients)), send: queue.New[*batch](queueSize), done: make(chan struct{})}
 	h.join(c)
 	return c
+}
+
+// nextBatch takes the next batch from the client's queue; nil when that is closed and empty.
+func (c *Client) nextBatch() *batch {
+	b, _ := c.send.Take()
+	return b
 }
 
 // say leaves a message of the client for the hub.
@@ -276,7 +283,7 @@ func runForASecond(t *testing.T, h *Hub) {
 // disconnected, joined by newlines.
 func queued(t *testing.T, c *Client) string {
 	var texts []string
-	for b := range c.send {
+	for b := c.nextBatch(); b != nil; b = c.nextBatch() {
 		text := string(b.payloads[protocol.Classic].text)
 		if len(text) > protocol.MaxFrame {
 			t.Errorf("a batch of %d bytes", len(text))
@@ -294,7 +301,7 @@ func TestNothingIsFramedForAProtocolWhoseClientsLeft(t *testing.T) {
 		h.drop(bob, goodbye)
 		ada.say("hello")
 		runForASecond(t, h)
-		b := <-ada.send
+		b := ada.nextBatch()
 		if b.payloads[protocol.Classic].frame == nil || b.payloads[protocol.ChatV1].frame != nil {
 			t.Errorf("framed %q and %q", b.payloads[protocol.Classic].text, b.payloads[protocol.ChatV1].text)
 		}
@@ -369,7 +376,7 @@ func TestAnswersShareABatch(t *testing.T) {
 		go h.run(t.Context())
 		synctest.Wait()
 		time.Sleep(6 * time.Millisecond)
-		(<-ada.send).markWritten()
+		ada.nextBatch().markWritten()
 		synctest.Wait()
 		ada.say("I am")
 		time.Sleep(time.Millisecond)
@@ -382,8 +389,8 @@ func TestAnswersShareABatch(t *testing.T) {
 		if len(h.broadcast) != 0 {
 			t.Error("the hub still holds the messages back")
 		}
-		<-bob.send // the questions
-		if answers := string((<-bob.send).payloads[protocol.Classic].text); answers != "I am\nand I" {
+		bob.nextBatch() // the questions
+		if answers := string(bob.nextBatch().payloads[protocol.Classic].text); answers != "I am\nand I" {
 			t.Errorf("the next batch is %q", answers)
 		}
 	})
@@ -418,7 +425,7 @@ func TestASlowConsumersQueueHasNoGap(t *testing.T) {
 			sent = append(sent, fmt.Sprint(i))
 			ada.say(sent[i])
 			synctest.Wait()
-			(<-ada.send).markWritten()
+			ada.nextBatch().markWritten()
 			synctest.Wait()
 		}
 		if got := queued(t, slow); slow.reason != slowConsumer || got != strings.Join(sent[:queueSize], "\n") {
@@ -449,7 +456,7 @@ func TestARepeatOfASlowConsumer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newTestHub()
 		slow, ada := joinHub(h, protocol.ChatV1), joinHub(h, protocol.Classic)
-		slow.send = make(chan *batch) // takes nothing
+		slow.send = queue.New[*batch](0) // takes nothing
 		for range 2 {
 			h.broadcast <- message{slow, protocol.ClientMessage{Text: "hello", ClientMsgID: "r"}}
 		}
@@ -470,7 +477,7 @@ func BenchmarkBroadcast(b *testing.B) {
 			for i := range clients {
 				clients[i] = joinHub(h, p)
 				if p == protocol.ChatV1 {
-					<-clients[i].send // the greeting
+					clients[i].nextBatch() // the greeting
 				}
 			}
 			m := message{clients[0], protocol.ClientMessage{Text: strings.Repeat("x", 64)}}
@@ -479,7 +486,7 @@ func BenchmarkBroadcast(b *testing.B) {
 				h.deliver(m)
 				h.flush()
 				for _, c := range clients {
-					<-c.send
+					c.nextBatch()
 				}
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(clients)), "ns/delivery")

@@ -18,6 +18,7 @@ import (
 	"chat/internal/history"
 	"chat/internal/inbound"
 	"chat/internal/protocol"
+	"chat/internal/queue"
 	"chat/internal/socket"
 )
 
@@ -89,11 +90,11 @@ type Client struct {
 	userID      string // tells apart people of one name
 	resumeAfter history.Position
 
-	send       chan *batch         // closed by startClose; only writePump receives from it
-	done       chan struct{}       // closed by startClose
-	reason     protocol.Disconnect // set by startClose before that
-	closeTimer *time.Timer         // set by startClose before that
-	readDone   chan struct{}       // closed by readPump when it returns
+	send       *queue.Queue[*batch] // closed by startClose; only writePump takes from it
+	done       chan struct{}        // closed by startClose
+	reason     protocol.Disconnect  // set by startClose before that
+	closeTimer *time.Timer          // set by startClose before that
+	readDone   chan struct{}        // closed by readPump when it returns
 
 	// writeDeadlineTick is the last of the hub's ticks in which the write under way may go on;
 	// 0 when there is none. The hub looks at it. A deadline of the connection would
@@ -128,7 +129,7 @@ func serveWs(c *Client, upgrader *websocket.Upgrader, w http.ResponseWriter, r *
 		c.protocol = protocol.ChatV1
 	}
 	h.Conn.Limit = c.protocol.ReadLimit()
-	c.send = make(chan *batch, queueSize)
+	c.send = queue.New[*batch](queueSize)
 	c.done = make(chan struct{})
 	c.readDone = make(chan struct{})
 	c.hub.counters.Accepted[c.protocol].Add(1)
@@ -161,7 +162,7 @@ func (c *Client) startClose(reason protocol.Disconnect, wait time.Duration) {
 	c.reason = reason
 	c.closeTimer = time.AfterFunc(wait, func() { c.conn.Close() }) // whatever the pumps are doing then
 	close(c.done)
-	close(c.send)
+	c.send.Close()
 }
 
 // String names the client in the log.
@@ -379,7 +380,7 @@ func (c *Client) writePump() {
 	<-c.readDone
 	<-c.done // which the hub closes at the latest when it hears from readPump
 	c.closeTimer.Stop()
-	for b := range c.send { // which startClose has closed
+	for b, ok := c.send.Take(); ok; b, ok = c.send.Take() { // startClose has closed it
 		b.markWritten()
 	}
 	if c.reason.Cause != protocol.NotDropped {

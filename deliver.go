@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"chat/internal/protocol"
+	"chat/internal/queue"
 )
 
 // How batches get into queues and become frames, and frames writes. The invariants:
@@ -37,7 +38,7 @@ const shedLength = 8
 // shed disconnects the clients that are far behind.
 func (h *Hub) shed() {
 	for c := range h.clients {
-		if len(c.send) >= shedLength {
+		if c.send.Len() >= shedLength {
 			h.drop(c, slowConsumer)
 		}
 	}
@@ -46,14 +47,12 @@ func (h *Hub) shed() {
 // enqueue queues a batch for a client. If the queue is full, it drops the client as a slow
 // consumer and reports false: to wait for it would be to let it set everyone's pace.
 func (h *Hub) enqueue(c *Client, b *batch) bool {
-	select {
-	case c.send <- b:
+	if c.send.Put(b) {
 		return true
-	default:
-		b.markWritten() // it never will be
-		h.drop(c, slowConsumer)
-		return false
 	}
+	b.markWritten() // it never will be
+	h.drop(c, slowConsumer)
+	return false
 }
 
 // offerNotice queues a batch for the clients that speak p, except those whose queue is
@@ -66,9 +65,7 @@ func (h *Hub) offerNotice(p protocol.Protocol, b *batch) {
 		if c.protocol != p {
 			continue
 		}
-		select {
-		case c.send <- b:
-		default:
+		if !c.send.Put(b) {
 			b.markWritten() // it never will be
 		}
 	}
@@ -175,7 +172,7 @@ func (p piece) markWritten() {
 
 // An outbox takes a client's queue apart into pieces.
 type outbox struct {
-	queue    <-chan *batch
+	queue    *queue.Queue[*batch]
 	protocol protocol.Protocol
 	batch    *batch // taken from the queue; nil when its last piece is taken
 	next     int    // piece of the batch: 0 is the payload, i the message i-1 of the replay
@@ -183,7 +180,11 @@ type outbox struct {
 
 // wait waits for a piece. It reports false when the queue is closed and empty.
 func (o *outbox) wait() bool {
-	return o.fill() || o.open(<-o.queue)
+	if o.batch != nil {
+		return true
+	}
+	b, _ := o.queue.Take()
+	return o.open(b)
 }
 
 // fill reports whether there is a piece now.
@@ -191,15 +192,11 @@ func (o *outbox) fill() bool {
 	if o.batch != nil {
 		return true
 	}
-	select {
-	case b := <-o.queue:
-		return o.open(b)
-	default:
-		return false
-	}
+	b, _ := o.queue.TryTake()
+	return o.open(b)
 }
 
-// open begins with the pieces of a batch. It reports false for nil, which a closed queue
+// open begins with the pieces of a batch. It reports false for nil, which an empty queue
 // delivers.
 func (o *outbox) open(b *batch) bool {
 	o.batch, o.next = b, 0

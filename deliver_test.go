@@ -10,6 +10,7 @@ import (
 
 	"chat/internal/history"
 	"chat/internal/protocol"
+	"chat/internal/queue"
 	"chat/internal/wstest"
 )
 
@@ -61,11 +62,11 @@ func TestFramesAreSharedUpToTheLimit(t *testing.T) {
 		{0, notice(1000), false}, // after a ping
 		{1000, nil, false},
 	} {
-		queue := make(chan *batch, 1)
+		q := queue.New[*batch](1)
 		if row.next != nil {
-			queue <- row.next
+			q.Put(row.next)
 		}
-		out := outbox{queue: queue, protocol: protocol.ChatV1}
+		out := outbox{queue: q, protocol: protocol.ChatV1}
 		if got := out.canMerge(row.size); got != row.want {
 			t.Errorf("after %d bytes: %v, want %v", row.size, got, row.want)
 		}

@@ -156,7 +156,7 @@ func (h *Hub) join(c *Client) {
 	text := append(append(hello.Encode(), '\n'), h.members.Online().Encode()...)
 	greeting := newGreeting(text, entries)
 	greeting.expect(1, h.ticks.Load(), h.backlog)
-	c.send <- greeting // its queue is still empty
+	c.send.Put(greeting) // its queue is still empty
 }
 
 // publish takes a message, with all that wait for the hub now, and sends them as one batch.

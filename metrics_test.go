@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"chat/internal/protocol"
+	"chat/internal/queue"
 	"chat/internal/wstest"
 )
 
@@ -87,7 +88,7 @@ func TestDeliveriesToASlowConsumerDoNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newTestHub()
 		ada, slow := joinHub(h, protocol.Classic), joinHub(h, protocol.Classic)
-		slow.send = make(chan *batch) // takes nothing
+		slow.send = queue.New[*batch](0) // takes nothing
 		for range 3 {
 			h.deliver(message{ada, protocol.ClientMessage{Text: "hello"}})
 		}
