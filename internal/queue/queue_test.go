@@ -107,20 +107,28 @@ func TestMemory(t *testing.T) {
 		t.Errorf("an empty queue keeps place for %d", n)
 	}
 	q.Put(new(int))
+	q.Put(new(int))
 	for range 1000 {
 		q.Put(new(int))
 		q.TryTake()
 	}
 	if n := cap(q.items); n > keep {
-		t.Errorf("a queue of one has place for %d", n)
+		t.Errorf("a queue of two has place for %d", n)
 	}
+	for q.Len() < cap(q.items) {
+		q.Put(new(int))
+	}
+	for q.Len() > 1 {
+		q.TryTake()
+	}
+	q.Put(new(int))
 	kept := 0
 	for _, item := range q.items[:cap(q.items)] {
 		if item != nil {
 			kept++
 		}
 	}
-	if kept != 1 {
-		t.Errorf("a queue of one keeps %d", kept)
+	if kept != 2 {
+		t.Errorf("a queue of two keeps %d", kept)
 	}
 }
