@@ -91,7 +91,7 @@ func newServer(origins []string, rate float64, maxClients int) *server {
 		Subprotocols:     []string{protocol.Subprotocol},
 		HandshakeTimeout: handshakeTimeout,
 		ReadBufferSize:   512,
-		WriteBufferPool:  new(sync.Pool), // of nothing: without it each connection had a buffer, which writePump does not use
+		WriteBufferPool:  new(sync.Pool), // stays empty: without a pool each connection would have a buffer that nobody uses
 		CheckOrigin:      s.allows,
 		Error:            s.refuseHandshake,
 	}
