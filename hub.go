@@ -65,10 +65,11 @@ type message struct {
 // owner calls run.
 func newHub(logger *ratelog.Logger, counters *metrics.Counters, afterID int64) *Hub {
 	now := time.Now()
+	broadcast := make(chan message, broadcastSize)
 	return &Hub{
 		register:     make(chan *Client),
 		unregister:   make(chan leave),
-		broadcast:    make(chan message, broadcastSize),
+		broadcast:    broadcast,
 		clearHistory: make(chan struct{}),
 		readHistory:  make(chan chan<- []*history.Entry),
 		stopped:      make(chan struct{}),
@@ -79,7 +80,7 @@ func newHub(logger *ratelog.Logger, counters *metrics.Counters, afterID int64) *
 		waits:        waits{held: make(map[*Client]int64)},
 		members:      presence.New(now),
 		log:          &localLog{history: history.New(now, afterID)},
-		coalescer:    newCoalescer(),
+		coalescer:    newCoalescer(broadcast),
 		pingedAt:     now,
 	}
 }
@@ -121,10 +122,10 @@ func (h *Hub) run(ctx context.Context) {
 			h.publish(m)
 		case <-committed:
 			h.deliver()
-		case <-h.coalescer.written:
+		case <-h.coalescer.ended:
 			h.coalescer.release()
 		case <-h.coalescer.timer.C:
-			h.coalescer.release()
+			h.coalescer.expire()
 		case <-h.clearHistory:
 			h.log.clear()
 		case reply := <-h.readHistory:
@@ -157,7 +158,7 @@ func (h *Hub) join(c *Client) {
 	hello := protocol.Hello{Room: c.room, Name: c.name, UserID: c.userID, LastID: lastID, Missed: missed, URL: c.pageURL}
 	greeting := newGreeting(append(append(hello.Encode(), '\n'), h.members.Online().Encode()...), entries)
 	greeting.expect(1, h.ticks.Load(), h.backlog)
-	c.send <- greeting // its queue is still empty
+	c.send.Put(greeting) // its queue is still empty
 }
 
 // publish says a message, with all that wait for the hub now.
@@ -204,14 +205,13 @@ func (h *Hub) deliver() {
 
 // flush queues the batch that was built, if there is one, for every client.
 func (h *Hub) flush() {
-	lines := h.builder.messages
+	lines, firstAt := h.builder.messages, h.builder.firstAt
 	if lines == 0 {
 		return
 	}
-	firstAt := h.builder.firstAt
 	b := h.builder.take()
 	b.expect(len(h.clients), h.ticks.Load(), h.backlog)
-	h.coalescer.begin(b, len(h.clients))
+	h.coalescer.begin(b, lines, len(h.clients))
 	queued := 0
 	for c := range h.clients {
 		if h.enqueue(c, b) {

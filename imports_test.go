@@ -98,6 +98,7 @@ var imports = map[string][]string{
 	"chat/internal/page":      {},
 	"chat/internal/presence":  {"chat/internal/protocol"},
 	"chat/internal/protocol":  {},
+	"chat/internal/queue":     {},
 	"chat/internal/ratelog":   {},
 	"chat/internal/socket":    {},
 	"chat/internal/wstest":    {"chat/internal/protocol"},

@@ -40,21 +40,16 @@
 //	-nats-replicas n
 //		With -nats: how many nodes keep what is said, if the stream is made: 1, 3 or 5.
 //	-nats-max-bytes n
-//		With -nats: how many bytes of it they keep at most, if the stream is made. 0 is
-//		no limit.
-//	-nats-creds file
-//		With -nats: a file with credentials for NATS.
-//	-nats-ca file
-//		With -nats: a file with certificates of authorities that may vouch for NATS.
+//		With -nats: how many bytes they keep at most, if the stream is made. 0 is no limit.
+//	-nats-creds file, -nats-ca file
+//		With -nats: credentials, and certificates of authorities that may vouch for NATS.
 //	-metrics host:port
-//		The address on which to show metrics, at /metrics in the Prometheus text format.
-//		Without the flag there are none.
+//		The address on which to show metrics, at /metrics, as Prometheus reads them.
 //	-version
 //		Print what was built, and exit.
 //
-// At /healthz the server answers 200 and "ok" while it runs, but with -nats 503 while it
-// does not reach what is said there. At /history it answers with what a room keeps, as JSON
-// lines.
+// At /healthz the server answers 200 and "ok" while it runs, with -nats 503 while NATS is out
+// of reach. At /history it answers with what a room keeps, as JSON lines.
 //
 // An interrupt (Ctrl-C) or SIGTERM stops it: it delivers what was said, tells every client
 // that it stops, and exits with status 0 within five seconds. A second one ends it at once.
@@ -69,6 +64,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -139,6 +135,7 @@ func main() {
 	nats := natslog.Options{URLs: urls, Creds: *natsCreds, CA: *natsCA, Replicas: *natsReplicas, MaxBytes: *natsMaxBytes, Keep: *keep}
 	checkKeeping(*historyDir, nats)
 
+	setGCPercent()
 	s := newServer(hosts, *rate, *maxClients)
 	s.proxies = proxyPrefixes
 	if *historyDir != "" {
@@ -167,6 +164,13 @@ func main() {
 	announce(l.Addr().(*net.TCPAddr))
 	if err := s.serve(ctx, l, metricsListener); err != nil {
 		log.Fatal(err)
+	}
+}
+
+// setGCPercent lets the garbage collector run half as often, unless GOGC says how often.
+func setGCPercent() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(200) // most memory is goroutines' stacks, which are not garbage
 	}
 }
 

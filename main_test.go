@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -430,5 +431,17 @@ func TestNoFileDescriptorLeft(t *testing.T) {
 	}
 	if _, text, err := ada.ReadMessage(); string(text) != "at last" {
 		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// The environment decides how often the garbage collector runs, where it says so.
+func TestGCPercent(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	for env, want := range map[string]int{"": 200, "100": 100} {
+		t.Setenv("GOGC", env)
+		setGCPercent()
+		if got := debug.SetGCPercent(100); got != want {
+			t.Errorf("with GOGC=%s: %d, want %d", env, got, want)
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"chat/internal/budget"
 	"chat/internal/natstest"
 	"chat/internal/protocol"
+	"chat/internal/queue"
 	"chat/internal/wstest"
 )
 
@@ -89,7 +90,7 @@ func TestDeliveriesToASlowConsumerDoNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newTestHub()
 		ada, slow := joinHub(h, protocol.Classic), joinHub(h, protocol.Classic)
-		slow.send = make(chan *batch) // takes nothing
+		slow.send = queue.New[*batch](0) // takes nothing
 		for range 3 {
 			h.log.say(message{ada, protocol.ClientMessage{Text: "hello"}})
 		}

@@ -105,8 +105,7 @@ func newServer(origins access.Origins, rate float64, maxClients int) *server {
 		Subprotocols:     []string{protocol.Subprotocol},
 		HandshakeTimeout: handshakeTimeout,
 		ReadBufferSize:   512,
-		WriteBufferSize:  protocol.MaxFrame, // a merged frame is one write: see package cork
-		WriteBufferPool:  new(sync.Pool),
+		WriteBufferPool:  new(sync.Pool), // stays empty: without a pool each connection would have a buffer that nobody uses
 		CheckOrigin:      func(r *http.Request) bool { return s.origins.Allow(r) },
 		Error:            s.refuseHandshake,
 	}
