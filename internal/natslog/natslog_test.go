@@ -546,6 +546,11 @@ func TestPresence(t *testing.T) {
 		late.Here(presence.Crowd{Count: 2})
 		time.Sleep(1500 * time.Millisecond)
 		want(ada, presence.Crowd{Count: 2}, crowd)
+		again := two.join("team") // opened again before it was closed
+		again.Here(ada)
+		there.Close()
+		time.Sleep(1500 * time.Millisecond)
+		want(ada, presence.Crowd{Count: 2}, crowd)
 		late.Close()
 		time.Sleep(1500 * time.Millisecond)
 		want(ada, crowd)
@@ -557,6 +562,24 @@ func TestPresence(t *testing.T) {
 		two.Close()
 		time.Sleep(10 * time.Millisecond)
 		want()
+	})
+}
+
+// What NATS says against a setting is logged at once.
+func TestAStreamThatCannotBeMade(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		nats.Refuse("replicas > 1 not supported in non-clustered mode")
+		s := start(t, nats)
+		time.Sleep(5 * time.Second)
+		s.wantLogged(1, "is out of reach: replicas > 1 not supported in non-clustered mode")
+		if s.Await(t.Context(), time.Second) {
+			t.Error("the stream is within reach")
+		}
+		nats.Refuse("")
+		time.Sleep(time.Second)
+		if !s.Await(t.Context(), 0) {
+			t.Error("the stream is out of reach")
+		}
 	})
 }
 

@@ -33,6 +33,7 @@ type NATS struct {
 	isAway   bool
 	isFull   bool
 	noLeader bool
+	refusal  string
 	loseAcks int    // how many
 	loseSaid int    // how many
 	lag      uint64 // how many of the last messages a node that is asked directly has not got
@@ -116,6 +117,9 @@ func (n *NATS) SetFull(isFull bool) { n.locked(func() { n.isFull = isFull }) }
 // SetLeaderless has the streams without a leader, as on a node that is cut off from the
 // others: only what is asked of a node directly is answered.
 func (n *NATS) SetLeaderless(is bool) { n.locked(func() { n.noLeader = is }) }
+
+// Refuse has no stream made, for a reason, "" for none.
+func (n *NATS) Refuse(reason string) { n.locked(func() { n.refusal = reason }) }
 
 // LoseAcks has the next answers to what is published in a stream lost: it is stored.
 func (n *NATS) LoseAcks(count int) { n.locked(func() { n.loseAcks = count }) }
@@ -431,6 +435,9 @@ func (n *NATS) info(name string) ([]*natslog.Message, error) {
 
 // create makes a stream. The lock must be held.
 func (n *NATS) create(request []byte) ([]*natslog.Message, error) {
+	if n.refusal != "" {
+		return failed(10074, n.refusal)
+	}
 	var c config
 	if err := json.Unmarshal(request, &c); err != nil {
 		return nil, err
