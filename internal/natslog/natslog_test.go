@@ -465,6 +465,28 @@ func TestTheStreamIsReplaced(t *testing.T) {
 	})
 }
 
+// A node that lags and knows no leader is not believed: the stream may have more.
+func TestANodeWithoutALeaderIsNotBelieved(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		ada := start(t, nats).join("")
+		ada.say("one")
+		ada.settle(100 * time.Millisecond)
+		ada.say("two")
+		ada.settle(time.Second)
+		nats.Lag(1)
+		nats.SetLeaderless(true)
+		ada.settle(time.Minute)
+		nats.SetLeaderless(false)
+		nats.Lag(0)
+		ada.say("three")
+		ada.settle(5 * time.Second)
+		ada.want("one", "two", "three")
+		if len(ada.lost) == 0 || slices.Contains(ada.lost, natslog.Replaced.Reason) {
+			t.Errorf("told %q", ada.lost)
+		}
+	})
+}
+
 // What was deleted at the stream's end is not waited for. A stream that has more than is
 // heard of it has another node looked for.
 func TestSilence(t *testing.T) {
