@@ -33,6 +33,7 @@ type NATS struct {
 	isAway   bool
 	isFull   bool
 	noLeader bool
+	refusal  string
 	loseAcks int    // how many
 	loseSaid int    // how many
 	lag      uint64 // how many of the last messages a node that is asked directly has not got
@@ -45,6 +46,7 @@ type stream struct {
 	created  time.Time
 	last     uint64
 	messages []stored
+	count    map[string]int // of the messages, by subject
 	ids      map[string]stored
 }
 
@@ -113,8 +115,11 @@ func (n *NATS) SetAway(isAway bool) { n.locked(func() { n.isAway = isAway }) }
 func (n *NATS) SetFull(isFull bool) { n.locked(func() { n.isFull = isFull }) }
 
 // SetLeaderless has the streams without a leader, as on a node that is cut off from the
-// others: only what is asked of a node directly is answered.
+// others: only what it knows by itself is answered.
 func (n *NATS) SetLeaderless(is bool) { n.locked(func() { n.noLeader = is }) }
+
+// Refuse has no stream made, for a reason, "" for none.
+func (n *NATS) Refuse(reason string) { n.locked(func() { n.refusal = reason }) }
 
 // LoseAcks has the next answers to what is published in a stream lost: it is stored.
 func (n *NATS) LoseAcks(count int) { n.locked(func() { n.loseAcks = count }) }
@@ -132,13 +137,21 @@ func (n *NATS) Delete(name string) { n.locked(func() { delete(n.streams, name) }
 func (n *NATS) Cut(name string, messages int) {
 	n.locked(func() {
 		s := n.streams[name]
-		s.messages = s.messages[:len(s.messages)-messages]
+		for range messages {
+			s.count[s.messages[len(s.messages)-1].subject]--
+			s.messages = s.messages[:len(s.messages)-1]
+		}
 		s.last -= uint64(messages)
 	})
 }
 
 // Purge deletes all messages of a stream, whose sequence numbers go on.
-func (n *NATS) Purge(name string) { n.locked(func() { n.streams[name].messages = nil }) }
+func (n *NATS) Purge(name string) {
+	n.locked(func() {
+		n.streams[name].messages = nil
+		clear(n.streams[name].count)
+	})
+}
 
 // Put stores a message in a stream and does not publish it again.
 func (n *NATS) Put(name, subject, id string, data []byte) {
@@ -323,7 +336,7 @@ func (n *NATS) answer(m *natslog.Message) ([]*natslog.Message, error) {
 	if n.isAway {
 		return nil, errAway
 	}
-	if n.noLeader && !strings.HasPrefix(m.Subject, "$JS.API.DIRECT.") {
+	if n.noLeader && !strings.HasPrefix(m.Subject, "$JS.API.DIRECT.") && !strings.HasPrefix(m.Subject, "$JS.API.STREAM.INFO.") {
 		return nil, nil
 	}
 	n.asked[m.Subject]++
@@ -417,11 +430,23 @@ func (n *NATS) info(name string) ([]*natslog.Message, error) {
 	if len(s.messages) > 0 {
 		first = s.messages[0].seq
 	}
-	return object(map[string]any{"config": s.config, "created": s.created, "state": map[string]any{"first_seq": first, "last_seq": s.last, "messages": len(s.messages)}})
+	leader, last := "n1", s.last
+	if n.noLeader {
+		leader, last = "", s.last-n.lag
+	}
+	return object(map[string]any{
+		"config":  s.config,
+		"created": s.created,
+		"state":   map[string]any{"first_seq": first, "last_seq": last, "messages": len(s.messages)},
+		"cluster": map[string]any{"name": "test", "leader": leader},
+	})
 }
 
 // create makes a stream. The lock must be held.
 func (n *NATS) create(request []byte) ([]*natslog.Message, error) {
+	if n.refusal != "" {
+		return failed(10074, n.refusal)
+	}
 	var c config
 	if err := json.Unmarshal(request, &c); err != nil {
 		return nil, err
@@ -430,7 +455,7 @@ func (n *NATS) create(request []byte) ([]*natslog.Message, error) {
 		return failed(10058, "stream name already in use with a different configuration")
 	}
 	if n.streams[c.Name] == nil {
-		n.streams[c.Name] = &stream{config: c, created: time.Now(), last: max(c.FirstSeq, 1) - 1, ids: make(map[string]stored)}
+		n.streams[c.Name] = &stream{config: c, created: time.Now(), last: max(c.FirstSeq, 1) - 1, count: make(map[string]int), ids: make(map[string]stored)}
 	}
 	return n.info(c.Name)
 }
@@ -469,10 +494,11 @@ func (s *stream) add(subject string, header map[string][]string, data []byte) st
 	m := stored{subject, header, data, s.last, time.Now()}
 	s.ids[strings.Join(header["Nats-Msg-Id"], "")] = m
 	s.messages = append(s.messages, m)
-	if limit := s.config.MaxMsgsPerSubject; limit > 0 {
-		if of := s.next(subject, 0, 0); len(of) > limit {
-			s.messages = slices.DeleteFunc(s.messages, func(m stored) bool { return m.seq == of[0].seq })
-		}
+	s.count[subject]++
+	if limit := s.config.MaxMsgsPerSubject; limit > 0 && s.count[subject] > limit {
+		i := slices.IndexFunc(s.messages, func(m stored) bool { return m.subject == subject })
+		s.messages = slices.Delete(s.messages, i, i+1)
+		s.count[subject]--
 	}
 	return m
 }
