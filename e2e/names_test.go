@@ -128,3 +128,19 @@ func TestWhatDoesNotFit(t *testing.T) {
 	ada.wantOnline(42)
 	ada.want("the box is still there", `(box => box.bottom <= innerHeight && box.top > innerHeight / 3)(one('textarea').getBoundingClientRect())`)
 }
+
+// Names that look alike have a tag, in whatever case, width or script; so has who calls themselves "You".
+func TestNamesThatLookAlike(t *testing.T) {
+	chat := startChat(t)
+	ada := chat.open()
+	const cyrillic, wide, invisible = "\u0412\u043eb", "\uff22\uff4f\uff42", "B\u3164o\u034fb"
+	for _, name := range []string{"Bob", cyrillic, wide, "BOB", invisible, "Zo\u00eb", "You"} {
+		bob := chat.open()
+		bob.rename(name)
+		bob.say("I am " + name)
+		ada.wantSaid(name, "I am "+name)
+	}
+	ada.want("all but one have a tag", `(tags =>
+		JSON.stringify(tags.map(Boolean)) === '[true,true,true,true,true,false,true]' && new Set(tags).size === 7
+	)(lines().map(line => textOf(line.querySelector('.tag'))))`)
+}
