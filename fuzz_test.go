@@ -27,6 +27,7 @@ func FuzzWire(f *testing.F) {
 	}
 	f.Add("chat.v1", []byte(wstest.Masked(wstest.Fin|wstest.Text, `{"text":"hello","ref":"r"}`)+wstest.Masked(wstest.Fin|wstest.Text, `{"text":"hello","ref":"r"}`)))
 	f.Add("chat.v1", []byte(wstest.Masked(wstest.Fin|wstest.Text, `{"text":"\u2028\ud800","ref":["r"]}`)))
+	f.Add("chat.v1", []byte(wstest.Masked(wstest.Fin|wstest.Text, `{"text":"\n  one\r\n\ttwo\u2029three\n"}`)))
 	addr, _ := listenAndServe(f)
 	speaker, witness := enter(f, addr), enter(f, addr)
 	speaker.SetReadDeadline(time.Time{})
@@ -65,7 +66,7 @@ func FuzzWire(f *testing.F) {
 				if line == question {
 					return
 				}
-				if protocol.CleanText(line) != line || line == "" || bytes.ContainsRune([]byte(line), 0) {
+				if protocol.CleanLine(line) != line || line == "" || bytes.ContainsRune([]byte(line), 0) {
 					t.Errorf("after %q the witness received %q", data, line)
 				}
 			}

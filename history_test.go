@@ -83,6 +83,35 @@ func TestARestartIsNotNoticed(t *testing.T) {
 	}
 }
 
+// A message of several lines is one line in the file, and comes back as it was.
+func TestAMessageOfSeveralLinesIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		code := "\tif x {\n\t\treturn \"\\n\"\n\n\t}"
+		first := startChat(t, keptIn(t, dir))
+		ada, bob, classic := first.joinV1("key=ada"), first.joinV1(""), first.join("")
+		ada.say("look:", "r1")
+		ada.say(code, "r2")
+		bob.want("look:", code)
+		classic.want("look:", `if x {   return "\n"   }`)
+		said := ada.take("message")
+		first.stop()
+		first.wantStopped()
+
+		text, err := os.ReadFile(filepath.Join(dir, "lobby.jsonl"))
+		if want := said[0].Line + "\n" + said[1].Line + "\n"; string(text) != want {
+			t.Errorf("the file has %q, %v, want %q", text, err, want)
+		}
+		second := startChat(t, keptIn(t, dir))
+		back := second.joinV1("key=ada")
+		back.want("look:", code)
+		back.say(code, "r2")
+		if answer := back.take("message"); len(answer) != 1 || answer[0].Line != said[1].Line {
+			t.Errorf("a repeat is answered with %+v", answer)
+		}
+	})
+}
+
 // A batch is in the file before anybody receives it.
 func TestWhatIsReceivedIsInTheFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

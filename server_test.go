@@ -33,7 +33,7 @@ func TestPage(t *testing.T) {
 			}
 		}
 		for _, part := range []string{
-			"default-src 'none'", "frame-ancestors 'none'", "connect-src 'self' ws: wss:",
+			"default-src 'none'", "frame-ancestors 'none'", "connect-src 'self' ws: wss:", "img-src data:;",
 			"script-src 'sha256-" + digest(element("script")) + "'",
 			"style-src 'sha256-" + digest(element("style")) + "'",
 		} {

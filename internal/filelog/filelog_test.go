@@ -378,7 +378,8 @@ func TestFaultyFiles(t *testing.T) {
 		"fields turned":                {`{"id":1,"from":"a","type":"message","text":"one","name":"","time":"2026-11-25T01:39:09.000Z"}` + "\n", []string{"one"}, "", false},
 		"CRLF":                         {strings.ReplaceAll(line(1, "one")+line(2, "two"), "\n", "\r\n"), []string{"one", "two"}, "", false},
 		"blank lines":                  {"\n" + line(1, "one") + "\n\n" + line(2, "two") + "\n", []string{"one", "two"}, "", false},
-		"a text that is no clean line": {line(1, "one\u2028two"), []string{"one two"}, "", false},
+		"a text of several lines":      {line(1, "\ta\n\n b") + line(2, "two"), []string{"\ta\n\n b", "two"}, "", false},
+		"a text that is not all clean": {line(1, "\u2028one\u2028two\u0085"), []string{"one\ntwo"}, "", false},
 		"a text that is too long":      {line(1, strings.Repeat("x", protocol.MaxText+1)) + line(2, "two"), []string{"two"}, ":1 ", false},
 		"a blank text at the end":      {line(1, "one") + line(1<<53-1, ""), []string{"one"}, ":2 ", false},
 		"more than is kept":            {line(1, "one") + line(2, "two") + many, slices.Repeat([]string{"x"}, history.MaxMessages), "", false},
@@ -974,6 +975,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add([]byte(line(1, "one") + "garbage\n" + line(2, "two")[:20]))
 	f.Add([]byte(line(5, "one") + line(4, "two") + line(1<<53-2, "three") + "\n\r\n"))
 	f.Add([]byte(`{"type":"message","id":3,"text":"x"}` + "\n" + `{"type":"message","id":-3,` + "\n"))
+	f.Add([]byte(line(1, "\tone\n\ttwo") + line(2, "\n\r\u2028three\n")))
 	dir := f.TempDir()
 	d, m := openDir(f, dir, 0)
 	d.Wrap = func(f *os.File) File { return unsynced{f} }

@@ -3,6 +3,7 @@
 package presence
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -11,7 +12,7 @@ import (
 )
 
 const (
-	// MaxNames is how many members a notice names; of more it gives the number alone.
+	// MaxNames is how many members a notice lists; of more it gives the number alone.
 	MaxNames = 50
 
 	// Interval is the least time between two notices.
@@ -72,11 +73,15 @@ func (ms *Members) Leave(userID string) {
 // Online returns the notice that says who is here.
 func (ms *Members) Online() protocol.Online {
 	o := protocol.Online{Count: len(ms.byUserID)}
-	if o.Count <= MaxNames {
-		for m := range maps.Values(ms.byUserID) {
-			o.Names = append(o.Names, protocol.ShownName(m.name))
-		}
-		slices.Sort(o.Names)
+	if o.Count > MaxNames {
+		return o
+	}
+	name := func(userID string) string { return protocol.ShownName(ms.byUserID[userID].name) }
+	o.UserIDs = slices.SortedFunc(maps.Keys(ms.byUserID), func(a, b string) int {
+		return cmp.Or(cmp.Compare(name(a), name(b)), cmp.Compare(a, b))
+	})
+	for _, userID := range o.UserIDs {
+		o.Names = append(o.Names, name(userID))
 	}
 	return o
 }

@@ -23,6 +23,7 @@ type Event struct {
 	Ref    string   `json:"ref"`
 	Count  int      `json:"count"`
 	Names  []string `json:"names"`
+	Froms  []string `json:"froms"`
 
 	Line string `json:"-"` // as received
 }
