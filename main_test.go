@@ -19,6 +19,9 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"chat/internal/protocol"
+	"chat/internal/wstest"
 )
 
 func TestParseProxies(t *testing.T) {
@@ -300,6 +303,35 @@ func TestThePortIsTaken(t *testing.T) {
 		if status != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, flags[0]) {
 			t.Errorf("%v: status %d, %s", flags, status, stderr)
 		}
+	}
+}
+
+// The hello of a page at localhost has the URL that the log gives for other machines, and
+// none if the log gives none.
+func TestTheHelloHasTheURLForOthers(t *testing.T) {
+	p := start(t, self(t), "-addr", "0.0.0.0:0")
+	port := p.waitFor(t, `listening on \S+:(\d+)`)
+	p.waitFor(t, "on this machine")
+	want := ""
+	if match := regexp.MustCompile(`open (\S+) from other machines`).FindStringSubmatch(p.log.String()); match != nil {
+		want = match[1] + "/?room=team"
+	}
+	for _, host := range []string{"localhost", "127.0.0.1"} {
+		dialer := websocket.Dialer{Subprotocols: []string{protocol.Subprotocol}, HandshakeTimeout: 20 * time.Second}
+		conn, _, err := dialer.Dial("ws://"+net.JoinHostPort(host, port)+"/ws?room=team", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, frame, err := conn.ReadMessage()
+		if err != nil {
+			t.Fatal(err)
+		}
+		events, err := wstest.Events(protocol.ChatV1, frame)
+		if err != nil || events[0].URL != want {
+			t.Errorf("asked at %s, the URL is %q, %v, want %q", host, events[0].URL, err, want)
+		}
+		want = ""
 	}
 }
 
