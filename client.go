@@ -88,6 +88,7 @@ type Client struct {
 	name        string // "" if it gave none
 	userID      string // tells apart people of one name
 	resumeAfter history.Position
+	pageURL     string // at which other machines open the room; "" if the client is not to know
 
 	send       chan *batch         // closed by startClose; only writePump receives from it
 	done       chan struct{}       // closed by startClose

@@ -151,7 +151,7 @@ func (h *Hub) join(c *Client) {
 		return
 	}
 	entries, missed := h.history.Since(c.resumeAfter)
-	hello := protocol.Hello{Room: c.room, Name: c.name, UserID: c.userID, LastID: h.history.LastID(), Missed: missed}
+	hello := protocol.Hello{Room: c.room, Name: c.name, UserID: c.userID, LastID: h.history.LastID(), Missed: missed, URL: c.pageURL}
 	text := append(append(hello.Encode(), '\n'), h.members.Online().Encode()...)
 	greeting := newGreeting(text, entries)
 	greeting.expect(1, h.ticks.Load(), h.backlog)

@@ -82,6 +82,7 @@ func (noPackages) Import(path string) (*types.Package, error) {
 // Packages below internal are leaves: each imports these of ours, and of others' none but
 // those named.
 var imports = map[string][]string{
+	"chat/internal/address":   {},
 	"chat/internal/backlog":   {},
 	"chat/internal/budget":    {},
 	"chat/internal/connlimit": {},

@@ -55,11 +55,11 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"chat/internal/address"
 	"chat/internal/metrics"
 )
 
@@ -206,49 +206,9 @@ func parseProxies(list string) (prefixes []netip.Prefix, err error) {
 // reach this one, and here.
 func announce(addr *net.TCPAddr) {
 	log.Printf("listening on %s", addr)
-	others, here := addresses(addr, outwardIP)
+	others, here := address.URLs(addr, address.Outward)
 	if others != "" {
 		log.Printf("open %s from other machines (if it does not open there: same network? does the firewall here let port %d in?)", others, addr.Port)
 	}
 	log.Printf("open %s on this machine", here)
-}
-
-// addresses returns the URLs at which other machines and this one can open a server that
-// listens on addr; others is "" if they cannot. For a wildcard address, outward returns the
-// address that others see, nil if there is none; its argument is "udp4" or "udp6".
-func addresses(addr *net.TCPAddr, outward func(network string) net.IP) (others, here string) {
-	page := func(host string) string {
-		return "http://" + net.JoinHostPort(host, strconv.Itoa(addr.Port))
-	}
-	switch ip := addr.IP; {
-	case ip.IsUnspecified():
-		for _, network := range []string{"udp4", "udp6"} {
-			if network == "udp6" && ip.To4() != nil {
-				break // it listens on IPv4 alone
-			}
-			if ip := outward(network); ip != nil && ip.IsGlobalUnicast() { // neither loopback nor link-local
-				others = page(ip.String())
-				break
-			}
-		}
-		return others, page("localhost")
-	case ip.Equal(net.IPv4(127, 0, 0, 1)), ip.Equal(net.IPv6loopback):
-		return "", page("localhost")
-	case ip.IsLoopback():
-		return "", page(ip.String())
-	default:
-		return page(addr.IP.String()), page(addr.IP.String())
-	}
-}
-
-// outwardIP returns this machine's address on its default route, nil without one. It sends
-// nothing: to connect a UDP socket only looks up the route. The addresses that it looks up
-// are reserved for documentation (RFC 5737, RFC 3849).
-func outwardIP(network string) net.IP {
-	conn, err := net.Dial(network, map[string]string{"udp4": "192.0.2.1:9", "udp6": "[2001:db8::1]:9"}[network])
-	if err != nil {
-		return nil
-	}
-	defer conn.Close()
-	return conn.LocalAddr().(*net.UDPAddr).IP
 }

@@ -19,6 +19,9 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"chat/internal/protocol"
+	"chat/internal/wstest"
 )
 
 func TestParseProxies(t *testing.T) {
@@ -63,31 +66,6 @@ func TestParseOrigins(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%q: %s, want %s", list, got, want)
-		}
-	}
-}
-
-func TestAddresses(t *testing.T) {
-	outward := func(v4, v6 string) func(string) net.IP {
-		return func(network string) net.IP {
-			return net.ParseIP(map[string]string{"udp4": v4, "udp6": v6}[network])
-		}
-	}
-	for _, machine := range []struct{ listen, v4, v6, others, here string }{
-		{"::", "192.168.1.20", "2001:db8::20", "http://192.168.1.20:8080", "http://localhost:8080"},
-		{"::", "", "2001:db8::20", "http://[2001:db8::20]:8080", "http://localhost:8080"},
-		{"::", "169.254.3.4", "2001:db8::20", "http://[2001:db8::20]:8080", "http://localhost:8080"},
-		{"::", "", "fe80::20", "", "http://localhost:8080"},
-		{"::", "", "", "", "http://localhost:8080"},
-		{"0.0.0.0", "", "2001:db8::20", "", "http://localhost:8080"},
-		{"127.0.0.1", "192.168.1.20", "", "", "http://localhost:8080"},
-		{"127.0.0.2", "192.168.1.20", "", "", "http://127.0.0.2:8080"},
-		{"::1", "192.168.1.20", "", "", "http://localhost:8080"},
-		{"10.0.0.7", "192.168.1.20", "", "http://10.0.0.7:8080", "http://10.0.0.7:8080"},
-	} {
-		others, here := addresses(&net.TCPAddr{IP: net.ParseIP(machine.listen), Port: 8080}, outward(machine.v4, machine.v6))
-		if others != machine.others || here != machine.here {
-			t.Errorf("%v: %q and %q", machine, others, here)
 		}
 	}
 }
@@ -325,6 +303,35 @@ func TestThePortIsTaken(t *testing.T) {
 		if status != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, flags[0]) {
 			t.Errorf("%v: status %d, %s", flags, status, stderr)
 		}
+	}
+}
+
+// The hello of a page at localhost has the URL that the log gives for other machines, and
+// none if the log gives none.
+func TestTheHelloHasTheURLForOthers(t *testing.T) {
+	p := start(t, self(t), "-addr", "0.0.0.0:0")
+	port := p.waitFor(t, `listening on \S+:(\d+)`)
+	p.waitFor(t, "on this machine")
+	want := ""
+	if match := regexp.MustCompile(`open (\S+) from other machines`).FindStringSubmatch(p.log.String()); match != nil {
+		want = match[1] + "/?room=team"
+	}
+	for _, host := range []string{"localhost", "127.0.0.1"} {
+		dialer := websocket.Dialer{Subprotocols: []string{protocol.Subprotocol}, HandshakeTimeout: 20 * time.Second}
+		conn, _, err := dialer.Dial("ws://"+net.JoinHostPort(host, port)+"/ws?room=team", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, frame, err := conn.ReadMessage()
+		if err != nil {
+			t.Fatal(err)
+		}
+		events, err := wstest.Events(protocol.ChatV1, frame)
+		if err != nil || events[0].URL != want {
+			t.Errorf("asked at %s, the URL is %q, %v, want %q", host, events[0].URL, err, want)
+		}
+		want = ""
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"chat/internal/address"
 	"chat/internal/budget"
 	"chat/internal/connlimit"
 	"chat/internal/filelog"
@@ -70,6 +71,7 @@ type server struct {
 	upgrader websocket.Upgrader
 	log      *ratelog.Logger
 	counters *metrics.Counters
+	addr     *net.TCPAddr        // that it listens on; set by serve, nil if it is of another kind
 	rooms    *rooms              // made by start
 	budgets  *budget.Budgets     // made by start
 	conns    *connlimit.Listener // made by serve
@@ -138,6 +140,7 @@ func (m fileMonitor) Failed() { m.counters.HistoryErrors.Add(1) }
 func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s.addr, _ = l.Addr().(*net.TCPAddr)
 	s.start(ctx)
 
 	mux := http.NewServeMux()
@@ -353,6 +356,7 @@ func (s *server) handleWs(w http.ResponseWriter, r *http.Request) {
 		name:        strings.Clone(protocol.CleanName(query.Get("name"))), // not a piece of the request, which it outlives
 		userID:      s.userID(query.Get("key")),
 		resumeAfter: history.ParsePosition(query.Get("after")),
+		pageURL:     s.urlForOthers(r, room),
 		interval:    s.interval(),
 		budget:      budget,
 	}
@@ -451,4 +455,31 @@ func (s *server) peerOf(r *http.Request) (addr netip.Addr, name string) {
 		addr = forwarded.Unmap()
 	}
 	return addr, fmt.Sprintf("%s for %.60q", r.RemoteAddr, last)
+}
+
+// urlForOthers returns the URL at which other machines open a room. It is "" if they cannot,
+// and unless a request comes from this machine itself, for localhost and by way of no proxy:
+// nobody else is to learn the address of this machine in its network.
+func (s *server) urlForOthers(r *http.Request, room string) string {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	host := url.URL{Host: r.Host}
+	if err != nil || !peer.Addr().Unmap().IsLoopback() || !strings.EqualFold(host.Hostname(), "localhost") || s.addr == nil {
+		return ""
+	}
+	if origin := r.Header.Get("Origin"); origin != "" && !strings.EqualFold(origin, "http://"+r.Host) {
+		return "" // a page of another host
+	}
+	for name := range r.Header {
+		if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
+			return ""
+		}
+	}
+	others, _ := address.URLs(s.addr, address.Outward)
+	switch {
+	case others == "":
+		return ""
+	case room == lobby:
+		return others + "/"
+	}
+	return others + "/?" + url.Values{"room": {room}}.Encode()
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -299,5 +300,53 @@ func TestPeerOf(t *testing.T) {
 		if got != request.want || addr.IsValid() != (request.addr != "") || addr.IsValid() && addr.String() != request.addr {
 			t.Errorf("%v: %v, %s", request, addr, got)
 		}
+	}
+}
+
+// Only a page at localhost, which came by way of no proxy, is told where other machines open
+// its room, and only if they can.
+func TestURLForOthers(t *testing.T) {
+	const others = "http://10.0.0.7:8080/"
+	for _, request := range []struct {
+		what, listen, peer, host, header string
+		room, want                       string
+	}{
+		{"localhost", "10.0.0.7", "127.0.0.1:5", "localhost:8080", "", "", others},
+		{"from its page", "10.0.0.7", "127.0.0.1:5", "localhost:8080", "Origin: http://localhost:8080", "", others},
+		{"by IPv6", "10.0.0.7", "[::1]:5", "localhost:8080", "", "", others},
+		{"by IPv4 in IPv6", "10.0.0.7", "[::ffff:127.0.0.1]:5", "LocalHost", "", "", others},
+		{"a room", "10.0.0.7", "127.0.0.1:5", "localhost:8080", "", "team", others + "?room=team"},
+		{"a room in another script", "10.0.0.7", "127.0.0.1:5", "localhost:8080", "", "教室", others + "?room=%E6%95%99%E5%AE%A4"},
+		{"IPv6 alone", "2001:db8::7", "[::1]:5", "localhost:8080", "", "", "http://[2001:db8::7]:8080/"},
+
+		{"a listener for this machine alone", "127.0.0.1", "127.0.0.1:5", "localhost:8080", "", "", ""},
+		{"another listener for this machine alone", "::1", "[::1]:5", "localhost:8080", "", "", ""},
+		{"another machine", "10.0.0.7", "10.0.0.8:5", "localhost:8080", "", "", ""},
+		{"no address", "10.0.0.7", "pipe", "localhost:8080", "", "", ""},
+		{"another host", "10.0.0.7", "127.0.0.1:5", "chat.test", "", "", ""},
+		{"an address", "10.0.0.7", "127.0.0.1:5", "127.0.0.1:8080", "", "", ""},
+		{"a host that begins so", "10.0.0.7", "127.0.0.1:5", "localhost.evil.test:8080", "", "", ""},
+		{"a host with a user", "10.0.0.7", "127.0.0.1:5", "localhost@evil.test", "", "", ""},
+		{"a page of another host", "10.0.0.7", "127.0.0.1:5", "localhost:8080", "Origin: https://chat.example", "", ""},
+		{"a page of another port", "10.0.0.7", "127.0.0.1:5", "localhost:8080", "Origin: http://localhost:9090", "", ""},
+		{"a proxy", "10.0.0.7", "127.0.0.1:5", "localhost:8080", "X-Forwarded-For: 127.0.0.1", "", ""},
+		{"a proxy that says less", "10.0.0.7", "127.0.0.1:5", "localhost:8080", "X-Forwarded-Proto: https", "", ""},
+		{"a proxy by the standard", "10.0.0.7", "127.0.0.1:5", "localhost:8080", "Forwarded: for=127.0.0.1", "", ""},
+		{"another proxy", "10.0.0.7", "127.0.0.1:5", "localhost:8080", "X-Real-IP: 127.0.0.1", "", ""},
+		{"a proxy that names itself", "10.0.0.7", "127.0.0.1:5", "localhost:8080", "Via: 1.1 cache", "", ""},
+	} {
+		s := newServer(nil, 0, 1)
+		s.addr = &net.TCPAddr{IP: net.ParseIP(request.listen), Port: 8080}
+		r := &http.Request{RemoteAddr: request.peer, Host: request.host, Header: http.Header{}}
+		if name, value, ok := strings.Cut(request.header, ": "); ok {
+			r.Header.Set(name, value)
+		}
+		if got := s.urlForOthers(r, request.room); got != request.want {
+			t.Errorf("%s: %q, want %q", request.what, got, request.want)
+		}
+	}
+	r := &http.Request{RemoteAddr: "127.0.0.1:5", Host: "localhost"}
+	if got := newServer(nil, 0, 1).urlForOthers(r, ""); got != "" {
+		t.Errorf("a listener without an address: %q", got)
 	}
 }

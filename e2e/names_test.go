@@ -144,3 +144,78 @@ func TestNamesThatLookAlike(t *testing.T) {
 		JSON.stringify(tags.map(Boolean)) === '[true,true,true,true,true,false,true]' && new Set(tags).size === 7
 	)(lines().map(line => textOf(line.querySelector('.tag'))))`)
 }
+
+// Twelve people have twelve colours, which can be told apart, on a light page and a dark one.
+func TestColours(t *testing.T) {
+	chat := startChat(t)
+	ada := chat.open()
+	for i := range 12 {
+		robot := chat.joinProgram(fmt.Sprint("Robot_", i))
+		robot.say("beep")
+		ada.wantSaid(fmt.Sprint("Robot_", i), "beep")
+	}
+	for _, scheme := range []string{"light", "dark"} {
+		ada.device(1024, 720, false, scheme)
+		closest := look[float64](ada, `(() => {
+			const canvas = new OffscreenCanvas(1, 1).getContext('2d');
+			const colours = lines().map(line => {
+				canvas.fillStyle = getComputedStyle(line.querySelector('.who')).color;
+				canvas.fillRect(0, 0, 1, 1);
+				const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map(c => c <= 10 ? c / 3294.6 : ((c / 255 + 0.055) / 1.055) ** 2.4);
+				const [l, m, s] = [0.4122 * r + 0.5363 * g + 0.0514 * b, 0.2119 * r + 0.6807 * g + 0.1074 * b, 0.0883 * r + 0.2817 * g + 0.63 * b].map(Math.cbrt);
+				return [0.2105 * l + 0.7936 * m - 0.0041 * s, 1.978 * l - 2.4286 * m + 0.4506 * s, 0.0259 * l + 0.7828 * m - 0.8087 * s]; // OKLab
+			});
+			return Math.min(...colours.flatMap((a, i) => colours.slice(0, i).map(b => Math.hypot(...a.map((x, k) => x - b[k])))));
+		})()`)
+		if closest < 0.06 { // three times what people just notice
+			t.Errorf("on a %s page two colours differ by %.3f", scheme, closest)
+		}
+	}
+}
+
+// The list of people is sorted as people sort, and says who one is oneself. Whoever is muted is not seen any more, not
+// counted, and still so after a reload, until that is taken back.
+func TestWhoIsWho(t *testing.T) {
+	chat := startChat(t)
+	ada, bob, eve := chat.open(), chat.open(), chat.open()
+	ada.rename("\u00c5sa")
+	bob.rename("bob 10")
+	eve.rename("Bob 9")
+	third := chat.open()
+	third.rename("Zo\u00eb")
+	ada.wantOnline(4)
+	ada.byRole("button", "4 online").click()
+	ada.byRole("group", "Who is online")
+	const people = `[...document.querySelectorAll('#names .who')].map(who => who.innerText.trim()).join()`
+	ada.want("they are sorted", people+" === '\u00c5sa (you),Bob 9,bob 10,Zo\u00eb'")
+	ada.want("each in the colour of the log", `new Set([...document.querySelectorAll('#names .who')].map(who => getComputedStyle(who).color)).size === 4`)
+
+	bob.say("from bob")
+	eve.say("from eve")
+	ada.wantLines("from bob", "from eve")
+	ada.byRole("button", "Mute bob 10").focus()
+	ada.press("Enter")
+	const seen = "lines().filter(visible).map(line => textOf(line.querySelector('.text'))).join()"
+	ada.want("bob is not seen", seen+" === 'from eve'")
+	ada.want("the button has the focus, and is pressed", "document.activeElement.matches('[aria-label=\"Mute bob 10\"][aria-pressed=true]')")
+	ada.hide(true)
+	bob.say("not counted")
+	eve.say("counted")
+	ada.want("one is unread", "document.title.startsWith('(1)')")
+	ada.hide(false)
+	tab2 := ada.anotherTab()
+	ada.reload()
+	for _, p := range []*tab{ada, tab2} {
+		p.wantLines("from bob", "from eve", "not counted", "counted")
+		p.want("bob is not seen", seen+" === 'from eve,counted'")
+	}
+	bob.wantLines("from bob", "from eve", "not counted", "counted")
+
+	bob.close()
+	ada.wantOnline(3)
+	ada.byRole("button", "3 online").click()
+	ada.byRole("button", "Mute bob 10").click()
+	for _, p := range []*tab{ada, tab2} {
+		p.want("bob is seen again", seen+" === 'from bob,from eve,not counted,counted'")
+	}
+}

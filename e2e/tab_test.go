@@ -341,7 +341,7 @@ func (p *tab) wantOnline(count int) {
 func (p *tab) wantNames(names ...string) {
 	p.t.Helper()
 	slices.Sort(names)
-	p.want(fmt.Sprintf("%q are here", names), `JSON.stringify([...document.querySelectorAll('#names li')].map(textOf).sort()) === JSON.stringify(`+quoted(names)+`)`)
+	p.want(fmt.Sprintf("%q are here", names), `JSON.stringify([...document.querySelectorAll('#names li bdi')].map(textOf).sort()) === JSON.stringify(`+quoted(names)+`)`)
 }
 
 // element is something on the page, found as people and screen readers find it.

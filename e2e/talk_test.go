@@ -132,6 +132,46 @@ func TestReadingFurtherUp(t *testing.T) {
 	ada.want("still at the bottom", "fromEnd() < 8 && texts().at(-1) === 'the last'")
 }
 
+// Whoever comes back to the tab, or from further up, sees where they left off, until they have spoken or left again.
+func TestWhereYouLeftOff(t *testing.T) {
+	chat := startChat(t)
+	ada, bob := chat.open(), chat.open()
+	said := numbered(60, "line")
+	bob.say(said...)
+	ada.wantLines(said...)
+	ada.want("no separator", "!one('[role=separator]')")
+
+	ada.hide(true)
+	bob.say("one", "two", "three")
+	ada.wantLines(append(said, "one", "two", "three")...)
+	ada.hide(false)
+	ada.byRole("separator", "3 new messages")
+	const next = `textOf(one('[role=separator]').nextElementSibling.querySelector('.text'))`
+	ada.want("it stands above the first of them, which shows its sender", next+` === 'one' &&
+		!one('[role=separator]').nextElementSibling.matches('.grouped') && one('[role=separator]').innerText === '3 new messages'`)
+	ada.want("at the bottom", "fromEnd() < 8")
+	bob.say("four")
+	ada.want("it stays", "texts().at(-1) === 'four' && visible(one('[role=separator]'))")
+	ada.hide(true)
+	ada.want("left again, it goes, and the group is one again",
+		"!one('[role=separator]') && lines().find(line => textOf(line.querySelector('.text')) === 'one').matches('.grouped')")
+	ada.hide(false)
+	ada.want("nothing new, no separator", "!one('[role=separator]')")
+
+	ada.scroll(-100)
+	ada.want("a little up, nothing to jump to", "fromEnd() > 50 && !visible(one('#jump'))")
+	bob.say("five", "six")
+	ada.byRole("button", "2 new messages").click()
+	ada.byRole("separator", "2 new messages")
+	ada.want("above the first", next+" === 'five'")
+	ada.say("I see")
+	ada.want("spoken, it goes", "!one('[role=separator]') && texts().at(-1) === 'I see'")
+
+	ada.scroll(-1000)
+	ada.byRole("button", "To the last message").click()
+	ada.want("at the bottom, where there is nothing to jump to", "fromEnd() < 8 && !visible(one('#jump')) && !one('[role=separator]')")
+}
+
 func TestUnreadAreCountedInTheTitle(t *testing.T) {
 	chat := startChat(t)
 	ada, bob := chat.open(), chat.open()

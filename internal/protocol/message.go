@@ -101,6 +101,7 @@ type Hello struct {
 	UserID string // the client's own
 	LastID int64  // of the room's last message, or when the room began
 	Missed bool   // messages after the client's resume position may be gone
+	URL    string // at which other machines open the room; "" if they cannot or it is not for the client to know
 }
 
 // Encode returns the hello as ChatV1 spells it.
@@ -113,7 +114,8 @@ func (h Hello) Encode() []byte {
 		Max    int    `json:"max"`
 		LastID int64  `json:"id"`
 		Missed bool   `json:"missed"`
-	}{"hello", h.Room, ShownName(h.Name), h.UserID, MaxText, h.LastID, h.Missed})
+		URL    string `json:"url,omitempty"`
+	}{"hello", h.Room, ShownName(h.Name), h.UserID, MaxText, h.LastID, h.Missed, h.URL})
 }
 
 // Online says who is in the room.

@@ -102,9 +102,10 @@ func TestAppendClassic(t *testing.T) {
 // The objects of chat.v1 that are no messages.
 func TestEncode(t *testing.T) {
 	for want, object := range map[string]interface{ Encode() []byte }{
-		`{"type":"online","count":2,"names":["<Ada>","guest"],"froms":["0a","07"]}`:                 Online{2, []string{"<Ada>", "guest"}, []string{"0a", "07"}},
-		`{"type":"online","count":51}`:                                                              Online{51, nil, nil},
-		`{"type":"hello","room":"team","name":"guest","from":"0a","max":4096,"id":7,"missed":true}`: Hello{"team", "", "0a", 7, true},
+		`{"type":"online","count":2,"names":["<Ada>","guest"],"froms":["0a","07"]}`:                                          Online{2, []string{"<Ada>", "guest"}, []string{"0a", "07"}},
+		`{"type":"online","count":51}`:                                                                                       Online{51, nil, nil},
+		`{"type":"hello","room":"team","name":"guest","from":"0a","max":4096,"id":7,"missed":true}`:                          Hello{"team", "", "0a", 7, true, ""},
+		`{"type":"hello","room":"","name":"Ada","from":"0a","max":4096,"id":7,"missed":false,"url":"http://10.0.0.7:8080/"}`: Hello{"", "Ada", "0a", 7, false, "http://10.0.0.7:8080/"},
 	} {
 		if got := string(object.Encode()); got != want {
 			t.Errorf("%s, want %s", got, want)

@@ -18,6 +18,7 @@ type Event struct {
 	Max    int      `json:"max"`
 	ID     int64    `json:"id"`
 	Missed bool     `json:"missed"`
+	URL    string   `json:"url"`
 	Time   string   `json:"time"`
 	Text   string   `json:"text"`
 	Ref    string   `json:"ref"`
