@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"image"
+	"image/png"
 	"log"
 	"os"
 	"os/exec"
@@ -523,6 +526,19 @@ func (p *tab) picture(file string) error {
 		return err
 	}
 	return os.WriteFile(file, shot.Data, 0o644)
+}
+
+// drawn returns a picture of an element.
+func (p *tab) drawn(element string) image.Image {
+	p.t.Helper()
+	box := look[[]float64](p, "(box => [box.x, box.y, box.width, box.height])(("+element+").getBoundingClientRect())")
+	shot, err := chromedp.Call(p.ctx, page.CaptureScreenshot, page.CaptureScreenshotParams{
+		Clip: &page.Viewport{X: box[0], Y: box[1], Width: box[2], Height: box[3], Scale: 1},
+	})
+	p.must(err)
+	picture, err := png.Decode(bytes.NewReader(shot.Data))
+	p.must(err)
+	return picture
 }
 
 // show tells what the tab shows, for a test that has failed.

@@ -24,14 +24,6 @@ func TestTwoPeopleTalk(t *testing.T) {
 	ada.wantLines("hello", "good morning")
 }
 
-func TestPastedLinesAreMessages(t *testing.T) {
-	chat := startChat(t)
-	ada, bob := chat.open(), chat.open()
-	ada.say("one\ntwo\n\nthree")
-	ada.wantLines("one", "two", "three")
-	bob.wantLines("one", "two", "three")
-}
-
 // Enter belongs to the input method while it composes.
 func TestComposingDoesNotSend(t *testing.T) {
 	chat := startChat(t)
