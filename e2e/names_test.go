@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -274,4 +275,56 @@ func TestWritingANameOfSomebody(t *testing.T) {
 	want("dear @Bob Hope and @Bobby and @Bob Hope ")
 	ada.press("Tab")
 	ada.want("the next element", "document.activeElement === one('main form button')")
+}
+
+// Whoever sends a first message as guest is offered a name, once, while the message goes out.
+func TestYourNameFirst(t *testing.T) {
+	chat := startChat(t)
+	ada, bob := chat.open(), chat.open()
+	ada.want("nothing is offered yet", "!visible(one('#name-offer'))")
+	ada.say("hello")
+	bob.wantSaid("guest", "hello")
+	ada.byRole("button", "Choose a name").click()
+	ada.want("the name has the focus, and the strip is gone", "document.activeElement === one('#name') && !visible(one('#name-offer'))")
+	ada.insert("Ada")
+	ada.press("Enter")
+	bob.wantNames("Ada", "guest")
+
+	bob.say("hi")
+	bob.byRole("button", "Stay guest").click()
+	bob.want("he goes on writing", "document.activeElement === one('textarea') && !visible(one('#name-offer'))")
+	bob.say("again")
+	ada.wantSaid("guest", "again")
+	bob.want("he is not asked again", "!visible(one('#name-offer'))")
+	bob.reload()
+	bob.say("and again")
+	ada.wantSaid("guest", "and again")
+	bob.want("not even now", "!visible(one('#name-offer'))")
+}
+
+// A name that is too long says so, Escape takes back, and the other tabs of the browser follow.
+func TestYourName(t *testing.T) {
+	chat := startChat(t)
+	ada, bob := chat.open(), chat.open()
+	ada2 := ada.anotherTab()
+	ada.rename("Ada")
+	ada2.want("the other tab has the name", "one('#name').value === 'Ada'")
+	bob.wantNames("Ada", "guest")
+	ada2.say("from the other tab")
+	bob.wantSaid("Ada", "from the other tab")
+
+	name := ada.byRole("textbox", "Your name").selectAll()
+	ada.insert(strings.Repeat("a", 35))
+	ada.want("it says so", `textOf(one('#name-error')) === 'Too long by 3 letters.' && one('#name').getAttribute('aria-invalid') === 'true'`)
+	ada.press("Enter")
+	ada.want("it is not taken", "document.activeElement === one('#name')")
+	ada.press("Escape")
+	if got := name.value(); got != "Ada" {
+		t.Errorf("after Escape the name is %q", got)
+	}
+	ada.want("nothing is wrong", `textOf(one('#name-error')) === '' && one('#name').getAttribute('aria-invalid') === 'false'`)
+	ada.press("Enter")
+	ada.want("the box has the focus, and is empty", "document.activeElement === one('textarea') && one('textarea').value === ''")
+	ada.say("me")
+	bob.wantSaid("Ada", "me")
 }
