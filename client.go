@@ -333,7 +333,7 @@ func (c *Client) throttle() error {
 	}
 	c.due = c.due.Add(c.interval)
 	pause := c.due.Sub(now)
-	free := c.budget.Take()
+	free := c.budget.Take(1)
 	if pause <= 0 && free {
 		c.throttledSince, c.throttleLogged = time.Time{}, false
 		return nil

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -218,4 +219,112 @@ func TestWhoIsWho(t *testing.T) {
 	for _, p := range []*tab{ada, tab2} {
 		p.want("bob is seen again", seen+" === 'from bob,from eve,not counted,counted'")
 	}
+}
+
+// A message that names one is tinted, and the title of a hidden tab says so.
+func TestBeingNamed(t *testing.T) {
+	chat := startChat(t)
+	ada, bob := chat.open(), chat.open()
+	ada.rename("Ada")
+	ada.wantNames("Ada", "guest")
+	said := []string{"Ada?", "has adapted", "well, @ada", "ask Adaa", "Ada's", "so-so"}
+	bob.say(said...)
+	ada.wantLines(said...)
+	const tinted = `lines().map(line => getComputedStyle(line.querySelector('.text')).backgroundColor)
+		.map((colour, i, all) => colour === all.at(-1) ? 0 : 1).join()`
+	ada.want("those with her name are tinted", tinted+" === '1,0,1,0,1,0'")
+	bob.want("nobody else's are", tinted+" === '0,0,0,0,0,0'")
+	ada.hide(true)
+	bob.say("one")
+	ada.want("one is unread", "document.title.startsWith('(1) ')")
+	bob.say("@Ada two")
+	ada.want("one of two names her", "document.title.startsWith('(2 @) ')")
+	ada.hide(false)
+	ada.want("none is unread", "document.title === 'Chat'")
+
+	bob.rename("\u592a\u90ce")
+	ada.say("\u592a\u90ce\u3055\u3093\u3001\u304a\u306f\u3088\u3046")
+	bob.want("a script without spaces", "getComputedStyle(lines().at(-1).querySelector('.text')).backgroundColor !== getComputedStyle(lines()[0].querySelector('.text')).backgroundColor")
+}
+
+// A click on a name writes it, and so do @ and Tab. Without an @, Tab goes on to the next element.
+func TestWritingANameOfSomebody(t *testing.T) {
+	chat := startChat(t)
+	ada, bob, eve := chat.open(), chat.open(), chat.open()
+	ada.rename("Ada")
+	bob.rename("Bob Hope")
+	eve.rename("Bobby")
+	bob.say("hello")
+	ada.wantSaid("Bob Hope", "hello")
+	eve.say("hi")
+	ada.wantSaid("Bobby", "hi")
+	ada.write("dear")
+	at := look[[]float64](ada, `(box => [box.x + box.width / 2, box.y + box.height / 2])(lines()[0].querySelector('.who bdi').getBoundingClientRect())`)
+	ada.clickAt(at[0], at[1])
+	want := func(text string) {
+		t.Helper()
+		ada.want("the box holds "+text, "document.activeElement === one('textarea') && one('textarea').value === "+quoted(text))
+	}
+	want("dear @Bob Hope ")
+	ada.insert("and @b")
+	ada.want("it says what Tab writes", "/Tab writes @Bobby/.test(one('main form').innerText)")
+	ada.press("Tab")
+	want("dear @Bob Hope and @Bobby ")
+	ada.insert("and @bob h")
+	ada.press("Tab")
+	want("dear @Bob Hope and @Bobby and @Bob Hope ")
+	ada.press("Tab")
+	ada.want("the next element", "document.activeElement === one('main form button')")
+}
+
+// Whoever sends a first message as guest is offered a name, once, while the message goes out.
+func TestYourNameFirst(t *testing.T) {
+	chat := startChat(t)
+	ada, bob := chat.open(), chat.open()
+	ada.want("nothing is offered yet", "!visible(one('#name-offer'))")
+	ada.say("hello")
+	bob.wantSaid("guest", "hello")
+	ada.byRole("button", "Choose a name").click()
+	ada.want("the name has the focus, and the strip is gone", "document.activeElement === one('#name') && !visible(one('#name-offer'))")
+	ada.insert("Ada")
+	ada.press("Enter")
+	bob.wantNames("Ada", "guest")
+
+	bob.say("hi")
+	bob.byRole("button", "Stay guest").click()
+	bob.want("he goes on writing", "document.activeElement === one('textarea') && !visible(one('#name-offer'))")
+	bob.say("again")
+	ada.wantSaid("guest", "again")
+	bob.want("he is not asked again", "!visible(one('#name-offer'))")
+	bob.reload()
+	bob.say("and again")
+	ada.wantSaid("guest", "and again")
+	bob.want("not even now", "!visible(one('#name-offer'))")
+}
+
+// A name that is too long says so, Escape takes back, and the other tabs of the browser follow.
+func TestYourName(t *testing.T) {
+	chat := startChat(t)
+	ada, bob := chat.open(), chat.open()
+	ada2 := ada.anotherTab()
+	ada.rename("Ada")
+	ada2.want("the other tab has the name", "one('#name').value === 'Ada'")
+	bob.wantNames("Ada", "guest")
+	ada2.say("from the other tab")
+	bob.wantSaid("Ada", "from the other tab")
+
+	name := ada.byRole("textbox", "Your name").selectAll()
+	ada.insert(strings.Repeat("a", 35))
+	ada.want("it says so", `textOf(one('#name-error')) === 'Too long by 3 letters.' && one('#name').getAttribute('aria-invalid') === 'true'`)
+	ada.press("Enter")
+	ada.want("it is not taken", "document.activeElement === one('#name')")
+	ada.press("Escape")
+	if got := name.value(); got != "Ada" {
+		t.Errorf("after Escape the name is %q", got)
+	}
+	ada.want("nothing is wrong", `textOf(one('#name-error')) === '' && one('#name').getAttribute('aria-invalid') === 'false'`)
+	ada.press("Enter")
+	ada.want("the box has the focus, and is empty", "document.activeElement === one('textarea') && one('textarea').value === ''")
+	ada.say("me")
+	bob.wantSaid("Ada", "me")
 }

@@ -392,9 +392,15 @@ func (e element) click() {
 		const box = this.getBoundingClientRect();
 		return [box.x + box.width / 2, box.y + box.height / 2];
 	}`)
+	e.tab.clickAt(at[0], at[1])
+}
+
+// clickAt clicks on a place on the screen, with a mouse.
+func (p *tab) clickAt(x, y float64) {
+	p.t.Helper()
 	for _, what := range []input.DispatchMouseEventType{input.DispatchMouseEventTypeMousePressed, input.DispatchMouseEventTypeMouseReleased} {
-		e.tab.must(call(e.tab, input.DispatchMouseEvent, input.DispatchMouseEventParams{
-			Type: what, X: at[0], Y: at[1], Button: input.MouseButtonLeft, ClickCount: 1,
+		p.must(call(p, input.DispatchMouseEvent, input.DispatchMouseEventParams{
+			Type: what, X: x, Y: y, Button: input.MouseButtonLeft, ClickCount: 1,
 		}))
 	}
 }
@@ -435,7 +441,7 @@ func (p *tab) insert(text string) {
 
 func (p *tab) press(key string) {
 	p.t.Helper()
-	codes := map[string]int64{"Enter": 13, "End": 35, "Home": 36}
+	codes := map[string]int64{"Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36}
 	text := ""
 	if key == "Enter" {
 		text = "\r"
