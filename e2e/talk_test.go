@@ -182,3 +182,68 @@ func TestUnreadAreCountedInTheTitle(t *testing.T) {
 	ada.hide(false)
 	ada.want("the title does not count", "document.title === "+quoted(title))
 }
+
+// While the tab is hidden, the icon has a dot for what is unread, a sound can be turned on, and the browser tells, if it may,
+// that one is named. Nothing is asked for unbidden.
+func TestWhenHidden(t *testing.T) {
+	chat := startChat(t)
+	ada, bob := chat.open(), chat.open()
+	stub := func() {
+		t.Helper()
+		look[any](ada, `void (() => {
+			window.sounds = 0;
+			const start = OscillatorNode.prototype.start;
+			OscillatorNode.prototype.start = function () { sounds++; start.call(this); };
+			window.asked = 0;
+			window.notified = [];
+			window.Notification = class extends EventTarget {
+				static permission = 'default';
+				static async requestPermission() { asked++; return Notification.permission = 'granted'; }
+				constructor(title, { body }) { super(); notified.push(title + ': ' + body); }
+			};
+		})()`)
+	}
+	stub()
+	ada.rename("Ada")
+	bob.rename("Bob")
+	ada.wantNames("Ada", "Bob")
+	const icon = "one('link[rel=icon]').href"
+	plain := look[string](ada, icon)
+	ada.hide(true)
+	bob.say("one", "Ada, two")
+	ada.want("a dot", icon+" !== "+quoted(plain)+" && document.title.startsWith('(2 @)')")
+	ada.want("the icon can be drawn", `new Promise(resolve => {
+		const image = new Image();
+		image.onload = () => resolve(image.naturalWidth > 0);
+		image.onerror = () => resolve(false);
+		image.src = `+icon+`;
+	})`)
+	ada.hide(false)
+	ada.want("no dot", icon+" === "+quoted(plain))
+	ada.want("no sound, no question, no notification", "sounds === 0 && asked === 0 && notified.length === 0")
+
+	ada.byRole("button", "Sound").click()
+	ada.want("the button is pressed, and one hears what it does", "one('#sound').ariaPressed === 'true' && sounds === 1")
+	ada.reload()
+	stub()
+	ada.wantOnline(2)
+	ada.want("still on", "one('#sound').ariaPressed === 'true' && asked === 0")
+	ada.byRole("button", "Rooms: The lobby").click()
+	look[any](ada, "void (one('#notify').hidden = false)") // this Chromium knows no question
+	ada.byRole("button", "Notify me when I am named").click()
+	ada.want("she is asked", "asked === 1 && one('#notify').hidden")
+	bob.say("three")
+	ada.want("three", "texts().at(-1) === 'three'")
+	ada.want("no sound while she looks", "sounds === 0")
+	ada.hide(true)
+	bob.say("four")
+	ada.want("a sound", "sounds === 1")
+	bob.say("well, @Ada?")
+	ada.want("a notification, for what names her", "notified.join() === 'Bob – Chat: well, @Ada?'")
+	ada.hide(false)
+	ada.byRole("button", "Sound").click()
+	ada.want("off", "one('#sound').ariaPressed === 'false'")
+	ada.hide(true)
+	bob.say("five")
+	ada.want("no sound", "document.title.startsWith('(1)') && sounds === 1")
+}
