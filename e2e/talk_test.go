@@ -2,8 +2,17 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/chromedp/cdproto/browser"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/target"
+	"github.com/chromedp/chromedp"
 )
 
 // What people do who have come to talk.
@@ -246,4 +255,61 @@ func TestWhenHidden(t *testing.T) {
 	ada.hide(true)
 	bob.say("five")
 	ada.want("no sound", "document.title.startsWith('(1)') && sounds === 1")
+}
+
+// The page saves what it shows as text, and prints all of it.
+func TestSaveAndPrint(t *testing.T) {
+	chat := startChat(t)
+	ada, bob, eve := chat.openRoom("team"), chat.openRoom("team"), chat.openRoom("team")
+	ada.rename("Ada")
+	bob.rename("Bob")
+	eve.rename("Eve")
+	ada.wantNames("Ada", "Bob", "Eve")
+	bob.say("hello <b>Ada</b>")
+	ada.wantLines("hello <b>Ada</b>")
+	eve.say("not to be seen")
+	ada.wantLines("hello <b>Ada</b>", "not to be seen")
+	ada.byRole("button", "3 online").click()
+	ada.byRole("button", "Mute Eve").click()
+	ada.write("two\nlines")
+	ada.press("Enter")
+	ada.wantState("two\nlines", "back")
+
+	ada.byRole("button", "Rooms: team").click()
+	folder := t.TempDir()
+	info, err := chromedp.Call(ada.ctx, target.GetTargetInfo, target.GetTargetInfoParams{})
+	ada.must(err)
+	ada.must(call(ada, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{
+		Behavior: browser.SetDownloadBehaviorBehaviorAllow, DownloadPath: folder, BrowserContextID: info.TargetInfo.BrowserContextID,
+	}))
+	ada.byRole("button", "Save as text").click()
+	saved := ""
+	eventually(t, "a file", func() bool {
+		files, _ := filepath.Glob(filepath.Join(folder, "chat-team-????-??-??.txt"))
+		if len(files) == 0 {
+			return false
+		}
+		text, err := os.ReadFile(files[0])
+		saved = string(text)
+		return err == nil && saved != ""
+	})
+	const at = `\d{4}-\d\d-\d\d \d\d:\d\d `
+	if !regexp.MustCompile("^" + at + "Bob: hello <b>Ada</b>\n" + at + "Ada: two\n    lines\n$").MatchString(saved) {
+		t.Errorf("saved is %q", saved)
+	}
+
+	for range 6 {
+		bob.say(strings.Repeat("a line of a long message\n", 39) + "its end")
+	}
+	ada.want("all is there", "texts().length === 9 && all('.fold').length === 6")
+	pdf, err := chromedp.Call(ada.ctx, page.PrintToPDF, page.PrintToPDFParams{})
+	ada.must(err)
+	if pages := len(regexp.MustCompile(`/Type /Page\b`).FindAll(pdf.Data, -1)); pages < 5 {
+		t.Errorf("240 lines are printed on %d pages", pages)
+	}
+	ada.must(call(ada, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"}))
+	ada.want("nothing is cut off, and every line has its time", `log().scrollHeight <= log().clientHeight &&
+		all('.text').every(text => text.scrollHeight <= text.clientHeight + 1) &&
+		lines().filter(visible).every(line => getComputedStyle(line.querySelector('time')).opacity === '1')`)
+	ada.want("nothing is there that only works on a screen", "[...document.querySelectorAll('button, input, textarea')].filter(visible).map(textOf).join() === textOf(one('#rooms'))")
 }
