@@ -38,7 +38,8 @@
 //	-version
 //		Print what was built, and exit.
 //
-// At /healthz the server answers 200 and "ok" while it runs.
+// At /healthz the server answers 200 and "ok" while it runs. At /history it answers with
+// what a room keeps, as JSON lines.
 //
 // An interrupt (Ctrl-C) or SIGTERM stops it: it delivers what was said, tells every client
 // that it stops, and exits with status 0 within five seconds. A second one ends it at once.
