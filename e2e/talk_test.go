@@ -313,3 +313,46 @@ func TestSaveAndPrint(t *testing.T) {
 		lines().filter(visible).every(line => getComputedStyle(line.querySelector('time')).opacity === '1')`)
 	ada.want("nothing is there that only works on a screen", "[...document.querySelectorAll('button, input, textarea')].filter(visible).map(textOf).join() === textOf(one('#rooms'))")
 }
+
+// A button at the top of the log brings what was said before, and what one was reading stays where it is.
+func TestEarlierMessages(t *testing.T) {
+	chat := startChat(t, "-rate", "0")
+	robot := chat.joinProgram("Robot")
+	said := numbered(180, "line")
+	robot.say(said...)
+	robot.wantHeard("line 180")
+	ada := chat.open()
+	ada.wantLines(said[130:]...)
+	ada.want("at the bottom, without the button", "fromEnd() < 8 && !visible(one('#earlier'))")
+
+	for _, first := range []int{30, 0} {
+		ada.want("at the top", "(log().scrollTop = 0) === 0 && visible(one('#earlier button'))")
+		top := look[[]any](ada, "[lines()[0].querySelector('.text').textContent, lines()[0].getBoundingClientRect().top]")
+		button := ada.byRole("button", "Earlier messages")
+		if first == 30 {
+			ada.line.cut()
+			button.click()
+			ada.want("it says what is wrong", "/cannot be fetched/i.test(textOf(one('#earlier')))")
+			ada.wantLines(said[130:]...)
+			ada.line.mend()
+			ada.wake()
+			ada.wantConnected()
+		}
+		button.focus()
+		ada.press("Enter")
+		ada.wantLines(said[first:]...)
+		ada.want("what was at the top stays there", fmt.Sprintf("Math.abs(lines().find(line => textOf(line.querySelector('.text')) === %q).getBoundingClientRect().top - %v) < 1", top[0], top[1]))
+		ada.want("the log has the focus", "document.activeElement === log()")
+		ada.wantSaid("Robot", said[first])
+	}
+	ada.want("nothing earlier, no button", "(log().scrollTop = 0) === 0 && !visible(one('#earlier'))")
+	ada.want("one day, at the top", "all('.day').length <= 1")
+	robot.say("and now")
+	ada.wantLines(append(said, "and now")...)
+
+	bob := chat.openRoom("empty")
+	bob.say("first")
+	carl := chat.openRoom("empty")
+	carl.wantLines("first")
+	carl.want("nothing earlier, no button", "!visible(one('#earlier'))")
+}
