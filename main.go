@@ -131,12 +131,12 @@ func main() {
 	context.AfterFunc(ctx, stop) // so that the second signal ends the process
 	l, err := net.Listen("tcp", *addr)
 	if err != nil {
-		log.Fatalf("%v (is another chat running? -addr :8081 takes another port)", err)
+		log.Fatal(address.Explain("-addr", *addr, err))
 	}
 	var metricsListener net.Listener
 	if *metricsAddr != "" {
 		if metricsListener, err = net.Listen("tcp", *metricsAddr); err != nil {
-			log.Fatalf("-metrics: %v", err)
+			log.Fatal(address.Explain("-metrics", *metricsAddr, err))
 		}
 		log.Printf("metrics at http://%s/metrics", metricsListener.Addr())
 	}
