@@ -15,23 +15,21 @@ import (
 	"chat/internal/ratelog"
 )
 
-// tickPeriod is how often the hub looks for writes that take too long, pings that are due
-// and changes of presence.
+// tickPeriod is how often the hub looks for slow writes, due pings and changes of presence.
 const tickPeriod = time.Second
 
-// broadcastSize is how many messages may wait for the hub before their senders do. Those
-// that wait share a batch.
+// broadcastSize is how many messages may wait for the hub before their senders do.
 const broadcastSize = 256
 
 // Hub runs one room. One goroutine, run, owns everything under "owned by run"; everyone
-// else reaches it through the channels, by offer, and reads the atomic fields. (writePumps
-// also tell the coalescer what is written.)
+// else reaches it through the channels, by offer, and reads the atomic fields.
 type Hub struct {
-	register     chan *Client  // clients that come in
-	unregister   chan leave    // clients that go out
-	broadcast    chan message  // what clients say
-	clearHistory chan struct{} // requests to forget what was said
-	stopped      chan struct{} // closed by run when it returns
+	register     chan *Client                 // clients that come in
+	unregister   chan leave                   // clients that go out
+	broadcast    chan message                 // what clients say
+	clearHistory chan struct{}                // requests to forget what was said
+	readHistory  chan chan<- []*history.Entry // requests for what is kept; each has room for the answer
+	stopped      chan struct{}                // closed by run when it returns
 
 	log          *ratelog.Logger
 	counters     *metrics.Counters
@@ -47,7 +45,7 @@ type Hub struct {
 	history           *history.History
 	file              *filelog.Log // has what the history keeps; nil without -history
 	builder           batchBuilder // messages taken and not yet queued
-	coalescer         *coalescer   // when to take the next
+	coalescer         *coalescer   // when to take the next; writePumps tell it what is written
 	scratch           []byte       // scratch: one message in the classic protocol
 	pingedAt          time.Time    // when all clients were last pinged
 }
@@ -64,8 +62,7 @@ type message struct {
 	protocol.ClientMessage
 }
 
-// newHub returns a room without clients, whose message ids are larger than afterID. Its
-// owner calls run.
+// newHub returns a room without clients, and with ids above afterID. Its owner calls run.
 func newHub(log *ratelog.Logger, counters *metrics.Counters, afterID int64) *Hub {
 	now := time.Now()
 	return &Hub{
@@ -73,6 +70,7 @@ func newHub(log *ratelog.Logger, counters *metrics.Counters, afterID int64) *Hub
 		unregister:   make(chan leave),
 		broadcast:    make(chan message, broadcastSize),
 		clearHistory: make(chan struct{}),
+		readHistory:  make(chan chan<- []*history.Entry),
 		stopped:      make(chan struct{}),
 		log:          log,
 		counters:     counters,
@@ -123,6 +121,9 @@ func (h *Hub) run(ctx context.Context) {
 			h.coalescer.release()
 		case <-h.clearHistory:
 			h.history = history.New(time.Now(), h.history.LastID())
+		case reply := <-h.readHistory:
+			kept, _ := h.history.Kept()
+			reply <- kept
 		case now := <-ticker.C:
 			h.tick(now)
 		case <-ctx.Done():
@@ -152,8 +153,7 @@ func (h *Hub) join(c *Client) {
 	}
 	entries, missed := h.history.Since(c.resumeAfter)
 	hello := protocol.Hello{Room: c.room, Name: c.name, UserID: c.userID, LastID: h.history.LastID(), Missed: missed, URL: c.pageURL}
-	text := append(append(hello.Encode(), '\n'), h.members.Online().Encode()...)
-	greeting := newGreeting(text, entries)
+	greeting := newGreeting(append(append(hello.Encode(), '\n'), h.members.Online().Encode()...), entries)
 	greeting.expect(1, h.ticks.Load(), h.backlog)
 	c.send <- greeting // its queue is still empty
 }

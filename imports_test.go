@@ -91,6 +91,7 @@ var imports = map[string][]string{
 	"chat/internal/history":   {"chat/internal/protocol"},
 	"chat/internal/inbound":   {"chat/internal/cork", "chat/internal/protocol"},
 	"chat/internal/metrics":   {"chat/internal/protocol"},
+	"chat/internal/page":      {},
 	"chat/internal/presence":  {"chat/internal/protocol"},
 	"chat/internal/protocol":  {},
 	"chat/internal/ratelog":   {},

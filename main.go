@@ -38,7 +38,8 @@
 //	-version
 //		Print what was built, and exit.
 //
-// At /healthz the server answers 200 and "ok" while it runs.
+// At /healthz the server answers 200 and "ok" while it runs. At /history it answers with
+// what a room keeps, as JSON lines.
 //
 // An interrupt (Ctrl-C) or SIGTERM stops it: it delivers what was said, tells every client
 // that it stops, and exits with status 0 within five seconds. A second one ends it at once.
@@ -130,12 +131,12 @@ func main() {
 	context.AfterFunc(ctx, stop) // so that the second signal ends the process
 	l, err := net.Listen("tcp", *addr)
 	if err != nil {
-		log.Fatalf("%v (is another chat running? -addr :8081 takes another port)", err)
+		log.Fatal(address.Explain("-addr", *addr, err))
 	}
 	var metricsListener net.Listener
 	if *metricsAddr != "" {
 		if metricsListener, err = net.Listen("tcp", *metricsAddr); err != nil {
-			log.Fatalf("-metrics: %v", err)
+			log.Fatal(address.Explain("-metrics", *metricsAddr, err))
 		}
 		log.Printf("metrics at http://%s/metrics", metricsListener.Addr())
 	}

@@ -288,20 +288,26 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
-// If it cannot listen, the program says so in one line and exits with status 1.
-func TestThePortIsTaken(t *testing.T) {
+// If it cannot listen, the program says so in one line, with what to try instead, and exits
+// with status 1.
+func TestItCannotListen(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	for _, flags := range [][]string{
-		{"-addr", l.Addr().String()},
-		{"-metrics", l.Addr().String(), "-addr", "127.0.0.1:0"},
+	taken := l.Addr().String()
+	for _, fault := range []struct {
+		flags []string
+		hint  string
+	}{
+		{[]string{"-addr", taken}, `^\S+ \S+ -addr: .*is another chat running\? (-addr 127.0.0.1:\d+ is free|try another port)\)\n$`},
+		{[]string{"-metrics", taken, "-addr", "127.0.0.1:0"}, `^\S+ \S+ -metrics: .*is another chat running\? (-metrics 127.0.0.1:\d+ is free|try another port)\)\n$`},
+		{[]string{"-addr", "203.0.113.1:8080"}, `^\S+ \S+ -addr: .*this machine has no address 203.0.113.1; -addr :8080 listens on all that it has\)\n$`},
 	} {
-		status, stderr := start(t, append([]string{self(t)}, flags...)...).exit()
-		if status != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, flags[0]) {
-			t.Errorf("%v: status %d, %s", flags, status, stderr)
+		status, stderr := start(t, append([]string{self(t)}, fault.flags...)...).exit()
+		if status != 1 || !regexp.MustCompile(fault.hint).MatchString(stderr) {
+			t.Errorf("%v: status %d, %s", fault.flags, status, stderr)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"chat/internal/budget"
 	"chat/internal/protocol"
 	"chat/internal/wstest"
 )
@@ -132,6 +133,12 @@ var ways = []struct {
 	{"refusals", "bad_query", func(c *chat) { c.ask(strings.Replace(handshake, "/ws", "/ws?room=%zz", 1)) }},
 	{"refusals", "not_websocket", func(c *chat) { c.ask(plainGet) }},
 	{"refusals", "bad_handshake", func(c *chat) { c.ask(strings.Replace(handshake, wstest.HandshakeKey, "short", 1)) }},
+	{"refusals", "history_limit", func(c *chat) {
+		c.budgets = budget.New(time.Second, burst) // enough for one request
+		for range 2 {
+			c.ask(wstest.PlainGet("chat.test", "/history"))
+		}
+	}},
 	{"refusals", "origin", func(c *chat) {
 		c.ask(wstest.WithHeader(handshake, "Origin: http://evil.test"))
 	}},

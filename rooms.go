@@ -7,6 +7,7 @@ import (
 
 	"chat/internal/backlog"
 	"chat/internal/filelog"
+	"chat/internal/history"
 	"chat/internal/metrics"
 	"chat/internal/ratelog"
 )
@@ -108,6 +109,22 @@ func (rs *rooms) admits(name string) bool {
 	}
 	_, ok := rs.nextToClose()
 	return ok
+}
+
+// history returns the messages that a room keeps, oldest first. A room that is not open is
+// read from its file, if it has one, and stays as it is. An error says that what was said
+// cannot be read now.
+func (rs *rooms) history(name string) ([]*history.Entry, error) {
+	rs.mu.Lock()
+	r := rs.named[name]
+	rs.mu.Unlock()
+	if r != nil {
+		reply := make(chan []*history.Entry, 1)
+		if offer(r.hub, r.hub.readHistory, reply) {
+			return <-reply, nil
+		}
+	}
+	return rs.dir.Read(name)
 }
 
 // enter counts a client into a room and returns its hub, or nil if there are too many

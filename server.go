@@ -6,16 +6,17 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	_ "embed"
-	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"log"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +29,7 @@ import (
 	"chat/internal/filelog"
 	"chat/internal/history"
 	"chat/internal/metrics"
+	"chat/internal/page"
 	"chat/internal/protocol"
 	"chat/internal/ratelog"
 )
@@ -56,6 +58,12 @@ const idleTimeoutHTTP = 5 * time.Second
 // addressRates is how many times the rate of one connection an address may send over all
 // of its connections.
 const addressRates = 10
+
+// maxEarlier is how many messages one request for the history gets, at most.
+const maxEarlier = 100
+
+// historyCost is how many messages a request for the history costs its address.
+const historyCost = 10
 
 // loopback are the peers that are taken for proxies unless -proxy says otherwise.
 var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
@@ -144,8 +152,9 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 	s.start(ctx)
 
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", serveHome)
+	mux.Handle("GET /{$}", homePage)
 	mux.HandleFunc("GET /ws", s.handleWs)
+	mux.HandleFunc("GET /history", s.serveHistory)
 	mux.HandleFunc("GET /healthz", serveHealth)
 	chatServer := s.newHTTPServer(mux)
 	s.conns = connlimit.New(l, cap(s.slots)+extraConns)
@@ -232,15 +241,22 @@ func (s *server) newHTTPServer(handler http.Handler) *http.Server {
 // rebinding, where a hostile page's own host name suddenly resolves to this machine: only
 // -origin does. A program that is no browser sends no Origin and may join.
 func (s *server) allows(r *http.Request) bool {
-	origins := r.Header["Origin"]
-	if len(origins) == 0 {
+	switch origins := r.Header["Origin"]; len(origins) {
+	case 0:
 		return true
+	case 1:
+		return s.allowsOrigin(origins[0], r.Host)
 	}
-	u, err := url.Parse(origins[0])
-	if err != nil || len(origins) > 1 || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+	return false
+}
+
+// allowsOrigin reports whether pages of an origin may use the host that was asked for.
+func (s *server) allowsOrigin(origin, asked string) bool {
+	u, err := url.Parse(origin)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return false
 	}
-	same := strings.EqualFold(u.Host, r.Host)
+	same := strings.EqualFold(u.Host, asked)
 	if s.origins == nil {
 		return same
 	}
@@ -258,50 +274,7 @@ func (s *server) allows(r *http.Request) bool {
 //go:embed home.html
 var home string
 
-var (
-	// page is the page as it is served. Its lines end in LF: a browser hashes what it
-	// parsed, where they do.
-	page = withLF(home)
-
-	// pageETag is the page's entity tag (RFC 9110, section 8.8.3).
-	pageETag = `"` + digest(page) + `"`
-
-	// pagePolicy is the page's Content-Security-Policy. It allows the page's own script and
-	// style, by hash, and nothing else.
-	pagePolicy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; img-src data:" +
-		"; connect-src 'self' ws: wss:" +
-		"; script-src 'sha256-" + digest(element("script")) + "'" +
-		"; style-src 'sha256-" + digest(element("style")) + "'"
-)
-
-// withLF returns text with lines that end in LF instead of CRLF.
-func withLF(text string) string { return strings.ReplaceAll(text, "\r\n", "\n") }
-
-// element returns the text of the page's only element of a name.
-func element(name string) string {
-	_, rest, _ := strings.Cut(page, "<"+name+">")
-	text, _, _ := strings.Cut(rest, "</"+name+">")
-	return text
-}
-
-// digest returns the SHA-256 of text in base64.
-func digest(text string) string {
-	sum := sha256.Sum256([]byte(text))
-	return base64.StdEncoding.EncodeToString(sum[:])
-}
-
-// serveHome answers with the page.
-func serveHome(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", pagePolicy)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("X-Frame-Options", "DENY")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cache-Control", "no-cache") // ask each time; the ETag makes that cheap
-	h.Set("ETag", pageETag)
-	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(page))
-}
+var homePage = page.New(home)
 
 // serveHealth answers a health check while the server runs. While it stops or does not
 // run, connections are refused.
@@ -320,16 +293,8 @@ func (s *server) serveMetrics(w http.ResponseWriter, _ *http.Request) {
 // of the protocol: a plain GET of the same URL, which gets as far as 426, tells a page why it
 // was refused.
 func (s *server) handleWs(w http.ResponseWriter, r *http.Request) {
-	query, err := url.ParseQuery(r.URL.RawQuery) // r.URL.Query() would leave out what it cannot read
-	if err != nil {
-		s.counters.Refusals[protocol.BadQuery].Add(1)
-		http.Error(w, "The query of this address cannot be read.", http.StatusBadRequest)
-		return
-	}
-	room, ok := protocol.RoomName(query.Get("room"))
+	query, room, ok := s.parseQuery(w, r)
 	if !ok {
-		s.counters.Refusals[protocol.BadRoomName].Add(1)
-		http.Error(w, fmt.Sprintf("A room's name has up to %d letters, digits, - and _.", protocol.MaxRoomName), http.StatusBadRequest)
 		return
 	}
 	select {
@@ -369,6 +334,23 @@ func (s *server) handleWs(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
+// parseQuery returns the query of a request and the room that it names. If there is no such
+// room, it answers why.
+func (s *server) parseQuery(w http.ResponseWriter, r *http.Request) (query url.Values, room string, ok bool) {
+	query, err := url.ParseQuery(r.URL.RawQuery) // r.URL.Query() would leave out what it cannot read
+	if err != nil {
+		s.counters.Refusals[protocol.BadQuery].Add(1)
+		http.Error(w, "The query of this address cannot be read.", http.StatusBadRequest)
+		return nil, "", false
+	}
+	room, ok = protocol.RoomName(query.Get("room"))
+	if !ok {
+		s.counters.Refusals[protocol.BadRoomName].Add(1)
+		http.Error(w, fmt.Sprintf("A room's name has up to %d letters, digits, - and _.", protocol.MaxRoomName), http.StatusBadRequest)
+	}
+	return query, room, ok
+}
+
 // enterRoom counts a client into a room and returns its hub. If the client cannot come in,
 // it answers why and returns nil. A client whose address makes many rooms waits a moment.
 func (s *server) enterRoom(w http.ResponseWriter, r *http.Request, room string, budget *budget.Budget) *Hub {
@@ -404,11 +386,7 @@ func (s *server) refuseFull(w http.ResponseWriter, r *http.Request, refusal prot
 func (s *server) refuseHandshake(w http.ResponseWriter, r *http.Request, status int, reason error) {
 	sentence := strings.TrimPrefix(reason.Error(), "websocket: ")
 	if status == http.StatusForbidden {
-		origin := r.Header.Get("Origin")
-		s.counters.Refusals[protocol.BadOrigin].Add(1)
-		sentence = fmt.Sprintf("A page of %q may not join this chat.", origin)
-		_, peer := s.peerOf(r)
-		s.log.Printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peer, origin)
+		sentence = s.refuseOrigin(r, r.Header.Get("Origin"))
 	} else {
 		s.counters.Refusals[protocol.BadHandshake].Add(1)
 	}
@@ -417,6 +395,81 @@ func (s *server) refuseHandshake(w http.ResponseWriter, r *http.Request, status 
 	}
 	w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455, section 4.4
 	http.Error(w, sentence, status)
+}
+
+// refuseOrigin counts and logs that a page of an origin may not use the chat, and returns a
+// sentence that says so.
+func (s *server) refuseOrigin(r *http.Request, origin string) string {
+	s.counters.Refusals[protocol.BadOrigin].Add(1)
+	_, peer := s.peerOf(r)
+	s.log.Printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peer, origin)
+	return fmt.Sprintf("A page of %q may not join this chat.", origin)
+}
+
+// serveHistory answers with messages that a room keeps, as ChatV1 spells them: the last ones,
+// or those before an id.
+func (s *server) serveHistory(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("X-Content-Type-Options", "nosniff")
+	query, room, ok := s.parseQuery(w, r)
+	if !ok {
+		return
+	}
+	before := uint64(math.MaxInt64)
+	if text := query.Get("before"); text != "" {
+		var err error
+		if before, err = strconv.ParseUint(text, 10, 63); err != nil {
+			s.counters.Refusals[protocol.BadQuery].Add(1)
+			http.Error(w, "What comes after before= must be the id of a message.", http.StatusBadRequest)
+			return
+		}
+	}
+	if origin, ok := s.mayRead(r); !ok {
+		http.Error(w, s.refuseOrigin(r, origin), http.StatusForbidden)
+		return
+	}
+	addr, _ := s.peerOf(r)
+	budget := s.budgets.Of(addr)
+	defer budget.Release()
+	if !budget.Take(historyCost) {
+		s.counters.Refusals[protocol.HistoryLimit].Add(1)
+		wait := historyCost * s.interval() / addressRates
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
+		http.Error(w, "Earlier messages were asked for too often. Try again in a while.", http.StatusServiceUnavailable)
+		return
+	}
+	kept, err := s.rooms.history(room)
+	if err != nil {
+		h.Set("Retry-After", "10")
+		http.Error(w, "What was said cannot be read now. Try again in a while.", http.StatusServiceUnavailable)
+		return
+	}
+	entries := history.Before(kept, int64(before), maxEarlier)
+	size := 0
+	for _, e := range entries {
+		size += len(e.Payload) + 1
+	}
+	h.Set("Content-Type", "application/x-ndjson")
+	h.Set("Content-Length", strconv.Itoa(size))
+	for _, e := range entries {
+		w.Write(e.Payload) // an error says that nobody waits for it
+		io.WriteString(w, "\n")
+	}
+}
+
+// mayRead reports whether the page that sends a request may read what was said, and returns
+// the page's origin. A browser names none when a page reads what its own host has: with
+// -origin, the host that was asked for is looked at instead, since the page may have come
+// there by DNS rebinding.
+func (s *server) mayRead(r *http.Request) (origin string, ok bool) {
+	origin = r.Header.Get("Origin")
+	if len(r.Header["Origin"]) > 0 || s.origins == nil {
+		return origin, s.allows(r)
+	}
+	origin = "http://" + r.Host
+	return origin, s.allowsOrigin(origin, r.Host)
 }
 
 // userID returns what tells the holder of a key from others of the same name: the same

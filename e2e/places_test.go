@@ -273,6 +273,7 @@ func TestInvite(t *testing.T) {
 		t.Fatal(err)
 	}
 	ada := open(t, "http://127.0.0.1:"+port+"/?room=team")
+	ada.wantOnline(1) // what stands beside the button is there
 	look[any](ada, "void (navigator.clipboard.writeText = async text => { window.copied = text; })")
 	ada.byRole("button", "Invite").click()
 	ada.want("the link is copied", "window.copied === location.href && /copied/i.test(one('#invitation').innerText)")
@@ -283,6 +284,7 @@ func TestInvite(t *testing.T) {
 	ada.want("the link is shared", "window.shared === location.href && !visible(one('#invitation'))")
 
 	plain := open(t, "http://chat.test:"+port+"/")
+	plain.wantOnline(1)
 	for _, canCopy := range []bool{true, false} {
 		look[any](plain, fmt.Sprintf("void (document.execCommand = () => %v)", canCopy))
 		plain.byRole("button", "Invite").click()
@@ -292,6 +294,7 @@ func TestInvite(t *testing.T) {
 	}
 
 	local := open(t, "http://localhost:"+port+"/?room=team")
+	local.wantOnline(2)
 	look[any](local, "void (navigator.clipboard.writeText = async text => { window.copied = text; })")
 	local.byRole("button", "Invite").click()
 	local.want("a link", "window.copied")

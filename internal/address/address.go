@@ -1,10 +1,62 @@
-// Package address knows at which URLs a server that listens on an address can be opened.
+// Package address knows at which URLs a server that listens on an address can be opened, and
+// what to do when it cannot listen there.
 package address
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"strconv"
+	"syscall"
 )
+
+// What Windows calls EADDRINUSE, EADDRNOTAVAIL and EACCES. No other system has such numbers.
+const (
+	wsaAddrInUse    = syscall.Errno(10048)
+	wsaAddrNotAvail = syscall.Errno(10049)
+	wsaAccess       = syscall.Errno(10013)
+)
+
+// Explain returns the error of listening on an address, which a flag gave, with what to try
+// instead.
+func Explain(flag, addr string, err error) error {
+	is := func(errs ...error) bool {
+		for _, e := range errs {
+			if errors.Is(err, e) {
+				return true
+			}
+		}
+		return false
+	}
+	host, port, _ := net.SplitHostPort(addr)
+	number, _ := net.LookupPort("tcp", port)
+	var unknown *net.DNSError
+	switch {
+	case is(syscall.EADDRINUSE, wsaAddrInUse):
+		return fmt.Errorf("%s: %w (is another chat running? %s)", flag, err, other(flag, host, number+1))
+	case is(syscall.EACCES, syscall.EPERM, wsaAccess):
+		return fmt.Errorf("%s: %w (this user may not listen on port %d; %s)", flag, err, number, other(flag, host, max(number+1, 8080)))
+	case is(syscall.EADDRNOTAVAIL, wsaAddrNotAvail), errors.As(err, &unknown):
+		return fmt.Errorf("%s: %w (this machine has no address %s; %s :%s listens on all that it has)", flag, err, host, flag, port)
+	}
+	return fmt.Errorf("%s: %w", flag, err)
+}
+
+// portsTried is how many ports other tries.
+const portsTried = 100
+
+// other returns what to try instead of a port that cannot be had: the first free one from
+// port on.
+func other(flag, host string, port int) string {
+	for p := port; p < port+portsTried && p <= 65535; p++ {
+		addr := net.JoinHostPort(host, strconv.Itoa(p))
+		if l, err := net.Listen("tcp", addr); err == nil {
+			l.Close()
+			return fmt.Sprintf("%s %s is free", flag, addr)
+		}
+	}
+	return "try another port"
+}
 
 // URLs returns the URLs at which other machines and this one can open a server that
 // listens on addr; others is "" if they cannot. For a wildcard address, outward returns the

@@ -968,6 +968,88 @@ type unsynced struct{ *os.File }
 
 func (unsynced) Sync() error { return nil }
 
+// Read returns what a room would continue with, and changes nothing.
+func TestRead(t *testing.T) {
+	dir := t.TempDir()
+	d, m := openDir(t, dir, time.Hour)
+	read := func(name string) (texts []string) {
+		t.Helper()
+		entries, err := d.Read(name)
+		if err != nil {
+			t.Error(err)
+		}
+		for _, e := range entries {
+			message, _ := protocol.DecodeMessage(e.Payload)
+			texts = append(texts, message.Text)
+		}
+		return texts
+	}
+	if got := read("team"); got != nil {
+		t.Errorf("a room without a file has %q", got)
+	}
+	now := time.Now().UnixMicro()
+	for content, want := range map[string][]string{
+		"": nil,
+		line(now, "one") + "garbage\n" + line(now+1, "two\nlines") + line(now+2, "three")[:20]: {"one", "two\nlines"},
+		line(now-time.Hour.Microseconds()-1, "too old"):                                        nil,
+	} {
+		path := filepath.Join(dir, FileName("team"))
+		os.WriteFile(path, []byte(content), 0o600)
+		if got := read("team"); !slices.Equal(got, want) {
+			t.Errorf("%q is read as %q, want %q", content, got, want)
+		}
+		if text, _ := os.ReadFile(path); string(text) != content {
+			t.Errorf("%q was made %q", content, text)
+		}
+	}
+	r := openRoom(t, d, "open")
+	for i := range history.MaxMessages + 50 {
+		r.say(fmt.Sprint(i))
+	}
+	if got := read("open"); !slices.Equal(got, r.texts()) {
+		t.Errorf("%d messages are read, %d are kept", len(got), len(r.texts()))
+	}
+	r.close()
+	os.Mkdir(filepath.Join(dir, FileName("folder")), 0o700)
+	if got, err := d.Read("folder"); err == nil || m.failures() != 1 {
+		t.Errorf("a directory is read as %d messages, %d failures", len(got), m.failures())
+	}
+	if got, err := (*Dir)(nil).Read("team"); got != nil || err != nil {
+		t.Errorf("nothing is kept, and read as %v, %v", got, err)
+	}
+}
+
+// While the disk does not answer, Read waits no longer than a room does, and neither
+// goroutines nor threads pile up.
+func TestReadWithAStuckDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, m := openDir(t, t.TempDir(), 0)
+		for range maxReads {
+			d.reads <- struct{}{} // as a read does that is stuck
+		}
+		var asking sync.WaitGroup
+		for range 100 {
+			asking.Go(func() {
+				begin := time.Now()
+				if _, err := d.Read("team"); err == nil || time.Since(begin) != patience {
+					t.Errorf("%v after %v", err, time.Since(begin))
+				}
+			})
+		}
+		asking.Wait()
+		synctest.Wait()
+		if m.failures() != 100 {
+			t.Errorf("%d failures", m.failures())
+		}
+		for range maxReads {
+			<-d.reads
+		}
+		if _, err := d.Read("team"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // FuzzOpen opens a file of any content, adds to it, and opens it again: it has the same
 // messages and the new one, with increasing ids below 2^53.
 func FuzzOpen(f *testing.F) {

@@ -138,11 +138,16 @@ func (l *Log) Commit(h *history.History) {
 // Expired reports whether nothing was said for so long that the room is to be deleted. Then
 // its history is to be replaced by an empty one; the next Commit deletes the file.
 func (l *Log) Expired(h *history.History, now time.Time) bool {
-	if l == nil || l.dir.keep == 0 || now.Sub(time.UnixMicro(h.LastID())) <= l.dir.keep {
+	if l == nil || !l.dir.isOver(h, now) {
 		return false
 	}
 	kept, _ := h.Kept()
 	return len(kept) > 0
+}
+
+// isOver reports whether the last message of a history is older than the directory keeps.
+func (d *Dir) isOver(h *history.History, now time.Time) bool {
+	return d.keep > 0 && now.Sub(time.UnixMicro(h.LastID())) > d.keep
 }
 
 // Close lets go of the file when what a history keeps is in it. It does not wait for that;
@@ -241,18 +246,8 @@ func (l *Log) report(err error) {
 // read reads the file and cuts off a torn line. It returns nil if there is no message in it.
 func (l *Log) read() (*history.History, error) {
 	l.size, l.written = 0, l.startID
-	info, err := os.Lstat(l.path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a file", l.path)
-	}
-	f, err := os.OpenFile(l.path, os.O_RDWR, 0)
-	if err != nil {
+	f, err := openFile(l.path, os.O_RDWR)
+	if f == nil {
 		return nil, err
 	}
 	defer f.Close()

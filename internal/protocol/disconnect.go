@@ -46,7 +46,8 @@ func (c Cause) String() string {
 	}[c]
 }
 
-// A Refusal is why a request did not become a connection, as counted in metrics.
+// A Refusal is why a request did not become a connection, or got no history, as counted in
+// metrics.
 type Refusal int
 
 // The refusals.
@@ -58,6 +59,7 @@ const (
 	BadQuery                    // a query that cannot be read
 	BadRoomName                 // no room can have this name
 	TooManyRooms                // as many rooms as allowed, all of them in use
+	HistoryLimit                // the history was asked for too often
 	NumRefusals                 // how many refusals there are
 )
 
@@ -71,6 +73,7 @@ func (r Refusal) String() string {
 		BadQuery:     "bad_query",
 		BadRoomName:  "room_name",
 		TooManyRooms: "too_many_rooms",
+		HistoryLimit: "history_limit",
 	}[r]
 }
 
