@@ -277,6 +277,25 @@ func TestWritingANameOfSomebody(t *testing.T) {
 	ada.want("the next element", "document.activeElement === one('main form button')")
 }
 
+// In a large room those are listed who have said something, so that they can be muted.
+func TestWhoIsWhoInALargeRoom(t *testing.T) {
+	chat := startChat(t)
+	ada := chat.open()
+	for i := range 60 {
+		robot := chat.joinProgram(fmt.Sprint("Robot_", i))
+		if i == 2 || i == 10 {
+			robot.say("beep")
+			ada.wantSaid(fmt.Sprint("Robot_", i), "beep")
+		}
+	}
+	ada.wantOnline(61)
+	ada.wantNames("Robot_10", "Robot_2")
+	ada.byRole("button", "61 online").click()
+	ada.want("it says why, and they are in order", `/large room/.test(one('#people').innerText) && textOf(one('#names bdi')) === 'Robot_2'`)
+	ada.byRole("button", "Mute Robot_10").click()
+	ada.want("one is seen", "lines().filter(visible).length === 1")
+}
+
 // Whoever sends a first message as guest is offered a name, once, while the message goes out.
 func TestYourNameFirst(t *testing.T) {
 	chat := startChat(t)
