@@ -274,9 +274,9 @@ func TestInvite(t *testing.T) {
 	}
 	ada := open(t, "http://127.0.0.1:"+port+"/?room=team")
 	ada.wantOnline(1) // what stands beside the button is there
-	look[any](ada, "void (navigator.clipboard.writeText = async text => { window.copied = text; })")
+	look[any](ada, "void (navigator.clipboard.writeText = async text => { window.copiedText = text; })")
 	ada.byRole("button", "Invite").click()
-	ada.want("the link is copied", "window.copied === location.href && /copied/i.test(one('#invitation').innerText)")
+	ada.want("the link is copied", "window.copiedText === location.href && /copied/i.test(one('#invitation').innerText)")
 	ada.byRole("button", "Invite").click()
 	ada.want("a second click closes it", "!visible(one('#invitation'))")
 	look[any](ada, "void (navigator.share = async what => { window.shared = what.url; })")
@@ -295,10 +295,10 @@ func TestInvite(t *testing.T) {
 
 	local := open(t, "http://localhost:"+port+"/?room=team")
 	local.wantOnline(2)
-	look[any](local, "void (navigator.clipboard.writeText = async text => { window.copied = text; })")
+	look[any](local, "void (navigator.clipboard.writeText = async text => { window.copiedText = text; })")
 	local.byRole("button", "Invite").click()
-	local.want("a link", "window.copied")
-	link := look[string](local, "window.copied")
+	local.want("a link", "window.copiedText")
+	link := look[string](local, "window.copiedText")
 	if addrs, err := net.InterfaceAddrs(); err != nil || !slices.ContainsFunc(addrs, func(a net.Addr) bool {
 		ip := a.(*net.IPNet).IP
 		return ip.To4() != nil && ip.IsGlobalUnicast()

@@ -145,7 +145,7 @@ func TestReadingFurtherUp(t *testing.T) {
 func TestWhereYouLeftOff(t *testing.T) {
 	chat := startChat(t)
 	ada, bob := chat.open(), chat.open()
-	said := numbered(60, "line")
+	said := numbered(62, "line")
 	bob.say(said...)
 	ada.wantLines(said...)
 	ada.want("no separator", "!one('[role=separator]')")
