@@ -83,7 +83,8 @@ func FuzzHistory(f *testing.F) {
 	f.Add("", "chat.test", "")
 	f.Add("room=team&before=1", "", "http://chat.test")
 	f.Add("before=9223372036854775807", "[::1]:80", "null")
-	f.Add("before=9223372036854775808&room=%zz;", "a:b:c", "http://[::1")
+	f.Add("before=9223372036854775808", "a:b:c", "http://[::1")
+	f.Add("room=%zz;", "a", "")
 	addr, _ := listenAndServe(f)
 	enter(f, addr) // which says something
 	transport := &http.Transport{}

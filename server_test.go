@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"chat/internal/protocol"
 	"chat/internal/wstest"
 )
 
@@ -324,4 +325,20 @@ func TestURLForOthers(t *testing.T) {
 	if got := newServer(nil, 0, 1).urlForOthers(r, ""); got != "" {
 		t.Errorf("a listener without an address: %q", got)
 	}
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		chat.addr = &net.TCPAddr{IP: net.IPv4(10, 0, 0, 7), Port: 8080}
+		for peer, want := range map[string]bool{"127.0.0.1:5": true, "192.0.2.2:1234": false} {
+			chat.network.PeerAddr = peer
+			conn := chat.dial()
+			conn.send(wstest.Handshake("localhost:8080", "/ws?room=team", protocol.Subprotocol))
+			if _, err := http.ReadResponse(conn.r, nil); err != nil {
+				t.Fatal(err)
+			}
+			_, hello, err := conn.next()
+			if err != nil || strings.Contains(hello, `"url":"`+others+`?room=team"}`) != want {
+				t.Errorf("%s receives %s, %v", peer, hello, err)
+			}
+		}
+	})
 }

@@ -441,7 +441,7 @@ func (p *tab) insert(text string) {
 
 func (p *tab) press(key string) {
 	p.t.Helper()
-	codes := map[string]int64{"Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36}
+	codes := map[string]int64{"ArrowUp": 38, "Backspace": 8, "Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36}
 	text := ""
 	if key == "Enter" {
 		text = "\r"

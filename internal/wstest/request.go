@@ -47,6 +47,7 @@ func Requests(host string) []Request {
 		{"the history with a bad query", PlainGet(host, "/history?room=%zz"), 400, noStore},
 		{"the history before no id", PlainGet(host, "/history?before=yesterday"), 400, noStore},
 		{"the history before a negative id", PlainGet(host, "/history?before=-1"), 400, noStore},
+		{"the history before 2^63", PlainGet(host, "/history?before=9223372036854775808"), 400, noStore},
 		{"the history before an id of 30 digits", PlainGet(host, "/history?before="+strings.Repeat("9", 30)), 400, noStore},
 		{"the history for a foreign page", PlainGet(host, "/history", "Origin: http://evil.test"), 403, noStore},
 		{"the history for a sandboxed page", PlainGet(host, "/history", "Origin: null"), 403, noStore},
