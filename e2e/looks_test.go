@@ -91,12 +91,7 @@ func TestAccessible(t *testing.T) {
 	look[any](ada, "(() => {"+source+"})()")
 	check := func(scene string) {
 		t.Helper()
-		for _, d := range devices {
-			for _, scheme := range []string{"light", "dark"} {
-				ada.device(d.width, d.height, d.phone, scheme)
-				ada.wantAccessible(fmt.Sprintf("%s, %s, %s", scene, d.name, scheme))
-			}
-		}
+		ada.wantAccessibleOn(devices, scene)
 	}
 	check("an empty room")
 
@@ -142,6 +137,55 @@ func TestAccessible(t *testing.T) {
 	ada.say("still in it")
 	ada.wantStatus("no connection")
 	check("the line is cut")
+}
+
+// So it is with what messages look like, with what is said before sending, and on a phone that lies on its side.
+func TestMessagesAreAccessible(t *testing.T) {
+	source := axe(t)
+	chat := startChat(t)
+	ada, bob := chat.open(), chat.open()
+	look[any](ada, "(() => {"+source+"})()")
+	screens := append(devices, device{"phone on its side, with a keyboard", 667, 187, true})
+	bob.rename("Bob")
+	bob.say("`x` and\n```\n"+strings.Repeat("wide ", 60)+"\n```\nand so on", "🎉🎉", "www.example.org",
+		strings.Join(numbered(100, "line"), "\n"), "ل `x`\nhello")
+	ada.want("all has come", "texts().length === 5")
+	ada.wantAccessibleOn(screens, "code and a folded message")
+	ada.byRole("button", "Show all").click()
+	ada.wantAccessibleOn(screens, "a long message")
+	ada.write(strings.Repeat("a line\n", 1000))
+	ada.wantAccessibleOn(screens, "what goes out as two messages")
+	ada.box().selectAll()
+	ada.insert(strings.Repeat("x", 4000))
+	ada.wantAccessibleOn(devices, "almost too long")
+	ada.box().selectAll()
+	ada.insert("x")
+	look[any](ada, `void (() => {
+		const files = new DataTransfer();
+		files.items.add(new File(['x'], 'x.png'));
+		document.dispatchEvent(new DragEvent('drop', { dataTransfer: files, cancelable: true }));
+	})()`)
+	ada.wantAccessibleOn(devices, "a file is not sent")
+	look[any](ada, "one('#rooms').click()")
+	look[any](ada, "one('#wanted').focus()")
+	ada.insert("our team!")
+	ada.press("Enter")
+	ada.wantAccessibleOn(devices, "another name for a room is proposed")
+	ada.visit(ada.url + "?room=no%20room")
+	ada.want("it says so", "visible(one('#no-room'))")
+	look[any](ada, "(() => {"+source+"})()")
+	ada.wantAccessibleOn(devices, "no room of that name")
+}
+
+// wantAccessibleOn fails the test if axe finds something on any of the screens, in light or in the dark.
+func (p *tab) wantAccessibleOn(screens []device, scene string) {
+	p.t.Helper()
+	for _, d := range screens {
+		for _, scheme := range []string{"light", "dark"} {
+			p.device(d.width, d.height, d.phone, scheme)
+			p.wantAccessible(fmt.Sprintf("%s, %s, %s", scene, d.name, scheme))
+		}
+	}
 }
 
 func (p *tab) wantAccessible(scene string) {

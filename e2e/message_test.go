@@ -160,6 +160,8 @@ func TestAtMostTwentyLinks(t *testing.T) {
 	for _, p := range []*tab{ada, bob} {
 		p.want("all of the text, and 20 links", "lines()[0]?.querySelectorAll('a').length === 20 && texts()[0] === "+quoted(text))
 	}
+	ada.say(strings.Repeat("`x` ", 1000), strings.TrimSpace(strings.Repeat("```\nx\n```\n", 60)))
+	bob.want("nor does code fill the page with elements", "lines().length === 3 && lines().every(line => line.querySelectorAll('*').length < 150)")
 }
 
 // A link shows where it leads.
