@@ -203,7 +203,8 @@ func TestPictures(t *testing.T) {
 	ada, bob, eve := chat.open(), chat.open(), chat.open()
 	ada.rename("Ada")
 	bob.rename("Bob")
-	ada.wantNames("Ada", "Bob", "guest")
+	eve.rename("Eve")
+	ada.wantNames("Ada", "Bob", "Eve")
 	said := []struct {
 		by   *tab
 		text string
@@ -211,14 +212,16 @@ func TestPictures(t *testing.T) {
 		{ada, "Good morning! Is the projector in room 4 working again?"},
 		{bob, "It is, I have just tried it."},
 		{bob, "The slides are at http://files.local/talk.pdf"},
-		{eve, "Then all that is missing is the cake."},
-		{ada, "On its way. I was in a tunnel, what did I miss?"},
+		{eve, "Then the build: `go test ./...` stops at"},
+		{eve, "```\nfunc main() {\n\tif err := run(); err != nil {\n\t\tlog.Fatal(err)\n\t}\n}\n```"},
+		{bob, "Ada, could you look?"},
+		{ada, "Sure. I was in a tunnel, what did I miss?"},
 		{eve, "Nothing. It is all here."},
 	}
 	var texts []string
 	for _, line := range said {
 		line.by.say(line.text)
-		texts = append(texts, line.text)
+		texts = append(texts, strings.TrimSpace(strings.ReplaceAll(line.text, "`", "")))
 		for _, p := range []*tab{ada, bob, eve} {
 			p.wantLines(texts...)
 		}
