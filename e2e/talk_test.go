@@ -201,8 +201,8 @@ func TestUnreadAreCountedInTheTitle(t *testing.T) {
 	ada.want("the title does not count", "document.title === "+quoted(title))
 }
 
-// While the tab is hidden, the icon has a dot for what is unread, a sound can be turned on, and the browser tells, if it may,
-// that one is named. Nothing is asked for unbidden.
+// While the tab is hidden, the icon has a dot for what is unread, a sound can be turned on, and the browser
+// tells, if it may, that one is named. Nothing is asked for unbidden.
 func TestWhenHidden(t *testing.T) {
 	chat := startChat(t)
 	ada, bob := chat.open(), chat.open()
