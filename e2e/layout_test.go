@@ -196,6 +196,20 @@ func TestRoomNameIsProposed(t *testing.T) {
 	ada.wantConnected()
 }
 
+// What went wrong looks so, and the way out of it does not look more important than to send.
+func TestErrorsLookLikeErrors(t *testing.T) {
+	chat := startChat(t)
+	ada := chat.open()
+	ada.write(strings.Repeat("x", 5000))
+	ada.want("a warning in its own colour, weight and sign", `(style => style.color !== getComputedStyle(one('#length-hint')).color &&
+		style.fontWeight >= 600)(getComputedStyle(one('#length-warning'))) && /⚠/.test(getComputedStyle(one('#length-warning'), '::before').content)`)
+	ada.want("the box has its colour", `getComputedStyle(one('#message')).borderColor === getComputedStyle(one('#length-warning')).color`)
+	ada.line.cut()
+	ada.want("Try now is quieter than Send", `visible(one('#try-now')) && getComputedStyle(one('#try-now')).backgroundColor === 'rgba(0, 0, 0, 0)' &&
+		getComputedStyle(one('main form button')).backgroundColor !== 'rgba(0, 0, 0, 0)'`)
+	ada.want("the connection stands out", `getComputedStyle(one('.connection')).backgroundColor !== getComputedStyle(document.body).backgroundColor`)
+}
+
 // When the browser says that there is no network, the page believes it at once.
 func TestOfflineIsBelieved(t *testing.T) {
 	chat := startChat(t)

@@ -83,6 +83,7 @@ func TestANewcomerSeesWhatWasSaid(t *testing.T) {
 	ada := chat.open()
 	ada.rename("Ada")
 	ada.say("is this on?", "<hello>")
+	ada.wantState("<hello>", "back")
 	robot := chat.joinProgram("Robot")
 	robot.say("it is")
 	ada.wantLines("is this on?", "<hello>", "it is")

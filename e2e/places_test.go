@@ -256,12 +256,18 @@ func TestThisPageAtTheExample(t *testing.T) {
 	ada.wantLines("hello", "twice", "twice", "hi")
 	ada.want("hers are hers", "lines().every(line => line.matches('.own') === (textOf(line.querySelector('.text')) !== 'hi'))")
 
+	// There a message is one line. The page sends it so, and knows it again.
+	ada.say("  several\n\tlines\n")
+	bob.wantLines("hello", "twice", "twice", "hi", "several  lines")
+	ada.wantLines("hello", "twice", "twice", "hi", "several  lines")
+	ada.want("it is hers, and back", "lines()[4].matches('.own[data-state=back]')")
+
 	l.interrupt()
 	ada.wantNote("lost|closed")
 	ada.wantConnected()
 	ada.say("back")
-	bob.wantLines("hello", "twice", "twice", "hi", "back")
-	ada.wantLines("hello", "twice", "twice", "hi", "back")
+	bob.wantLines("hello", "twice", "twice", "hi", "several  lines", "back")
+	ada.wantLines("hello", "twice", "twice", "hi", "several  lines", "back")
 }
 
 // The link to the room is copied, or shared where the browser can, or selected where it may do neither. A page at

@@ -62,7 +62,7 @@ func TestTypedWhileCutGoesOutOnce(t *testing.T) {
 
 	ada.line.cut()
 	ada.say("in the tunnel", "still in it")
-	ada.wantState("in the tunnel", "waiting")
+	ada.wantState("in the tunnel", "waiting|sent")
 	bob.say("where is ada?")
 	bob.wantLines("where is ada?")
 	ada.line.mend()
