@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -288,6 +289,43 @@ func TestEarlierMessagesHaveALimit(t *testing.T) {
 		chat := startChat(t, unlimited)
 		for range 300 {
 			chat.earlier("")
+		}
+	})
+}
+
+// Requests from many addresses, for rooms that are open and that are not, leave nothing
+// behind.
+func TestEarlierMessagesLeaveNothingBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		first := startChat(t, keptIn(t, dir))
+		first.join("").say("in the lobby")
+		first.join("room=team").say("in the team")
+		synctest.Wait()
+		first.stop()
+		first.wantStopped()
+		chat := startChat(t, keptIn(t, dir))
+		ask := func(address int) {
+			for _, room := range []string{"", "team", "other"} {
+				r := httptest.NewRequest("GET", "/history?room="+room, nil)
+				r.RemoteAddr = fmt.Sprintf("10.0.%d.%d:1234", address/256, address%256)
+				w := httptest.NewRecorder()
+				if chat.serveHistory(w, r); w.Code != 200 || (w.Body.Len() == 0) != (room == "other") {
+					t.Fatalf("%d %q", w.Code, w.Body)
+				}
+			}
+		}
+		askFrom := func(first int) {
+			for address := range 2000 {
+				ask(first + address)
+			}
+			time.Sleep(time.Minute)
+			ask(0) // now addresses are forgotten that have all their budget again
+		}
+		askFrom(0)
+		kept, _ := memoryOf(func() { askFrom(2000) })
+		if kept > 200<<10 {
+			t.Errorf("%d bytes are kept", kept)
 		}
 	})
 }
