@@ -86,10 +86,10 @@ func TestSlowRequests(t *testing.T) {
 		window     int // of the connection
 		limit      time.Duration
 	}{
-		{"nothing", "", 64 << 10, 5 * time.Second},
-		{"half a request", "GET / HTTP/1.1\r\nHost: ch", 64 << 10, 5 * time.Second},
-		{"a request, then nothing", page, 64 << 10, 5 * time.Second},
-		{"half a body", wstest.PlainGet("chat.test", "/x", "Content-Length: 10") + "half", 64 << 10, 6 * time.Second},
+		{"nothing", "", 256 << 10, 5 * time.Second},
+		{"half a request", "GET / HTTP/1.1\r\nHost: ch", 256 << 10, 5 * time.Second},
+		{"a request, then nothing", page, 256 << 10, 5 * time.Second},
+		{"half a body", wstest.PlainGet("chat.test", "/x", "Content-Length: 10") + "half", 256 << 10, 6 * time.Second},
 		{"a request whose answer is not read", page, 1 << 10, 10 * time.Second},
 	} {
 		onFakeTime(t, slow.what, func(t *testing.T) {
