@@ -159,11 +159,20 @@ func onFakeTime(t *testing.T, test func(t *testing.T, nats *natstest.NATS)) {
 // The stream is made as the settings say, and taken as it is if somebody made it otherwise.
 func TestTheStreamIsMade(t *testing.T) {
 	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
-		begin := time.Now().UnixMilli()
+		made := time.Now().Add(2 * time.Millisecond) // it was asked for before
 		one := start(t, nats)
-		perSubject, age, bytes, replicas := nats.Config("CHAT")
-		if perSubject != 3000 || age != time.Hour || bytes != 1<<30 || replicas != 3 || nats.Last("CHAT")+1 < uint64(begin) {
-			t.Errorf("made with %d turns a room, %v, %d bytes, %d replicas, first %d", perSubject, age, bytes, replicas, nats.Last("CHAT")+1)
+		for name, want := range map[string]string{
+			"CHAT": `{"name":"CHAT","subjects":["chat.\u003e"],"retention":"limits","max_consumers":-1,"max_msgs":-1,"max_bytes":1073741824,` +
+				`"discard":"old","max_age":3600000000000,"max_msgs_per_subject":3000,"max_msg_size":-1,"storage":"file","num_replicas":3,` +
+				`"compression":"none","first_seq":` + fmt.Sprint(made.UnixMilli()) + `,"republish":{"src":"chat.\u003e","dest":"said.\u003e"},` +
+				`"allow_direct":true,"mirror_direct":false,"consumer_limits":{},"allow_msg_ttl":false}`,
+			"KV_chat": `{"name":"KV_chat","subjects":["$KV.chat.\u003e"],"retention":"limits","max_consumers":-1,"max_msgs":-1,"max_bytes":1048576,` +
+				`"discard":"new","max_age":0,"max_msgs_per_subject":1,"max_msg_size":-1,"storage":"file","num_replicas":3,"deny_delete":true,` +
+				`"allow_rollup_hdrs":true,"compression":"none","allow_direct":true,"mirror_direct":false,"consumer_limits":{},"allow_msg_ttl":false}`,
+		} {
+			if got := nats.Config(name); got != want {
+				t.Errorf("made %s, want %s", got, want)
+			}
 		}
 		other := &server{t: t, conn: nats.Connect(), counts: make(map[string]int)}
 		other.Stream = natslog.OpenOn(other.conn, natslog.Options{Replicas: 1}, other)
@@ -174,6 +183,13 @@ func TestTheStreamIsMade(t *testing.T) {
 		if one.Secret() != other.Secret() {
 			t.Error("the servers have different secrets")
 		}
+		nats.Delete("CHAT")
+		strange := &natslog.Message{Subject: "$JS.API.STREAM.CREATE.CHAT", Data: []byte(`{"name":"CHAT","subjects":["chat.>"],"storage":"memory","discard":"new"}`)}
+		if _, err := one.conn.Request(t.Context(), strange); err != nil {
+			t.Error(err)
+		}
+		start(t, nats).wantLogged(1, "is used as it is, without file storage, allow_direct, republish from chat.> to said.>, "+
+			"max_msgs_per_subject 3000, discard old, max_age 1h0m0s, as -keep says, 3 replicas")
 	})
 }
 
