@@ -103,8 +103,20 @@ func TestATurnThatIsRepeatedIsIgnored(t *testing.T) {
 			t.Errorf("%+v: %v", turn, isNew)
 		}
 	}
+	for later, isNew := range map[int]bool{windowTurns - 1: false, windowTurns: true} {
+		w := newWindow()
+		for i := range later {
+			w.begin(turnID{fmt.Sprint("hub", i), 1})
+		}
+		if w.begin(turnID{"hub0", 1}) != isNew {
+			t.Errorf("a turn that is repeated %d turns later is new: %v", later, !isNew)
+		}
+	}
 	for i := range 3 * windowTurns {
 		w.begin(turnID{fmt.Sprint("hub", i), 1})
+		if w.begin(turnID{fmt.Sprint("hub", i), 1}) {
+			t.Fatalf("turn %d is heard twice", w.turns)
+		}
 	}
 	if len(w.hubs) > 2*windowTurns {
 		t.Errorf("%d hubs are remembered", len(w.hubs))
