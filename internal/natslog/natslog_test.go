@@ -2,6 +2,7 @@ package natslog_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -600,7 +601,34 @@ func TestPresence(t *testing.T) {
 		two.Close()
 		time.Sleep(10 * time.Millisecond)
 		want()
+
+		other := nats.Connect() // of another version
+		t.Cleanup(other.Close)
+		for _, c := range []struct{ said, want presence.Crowd }{
+			{presence.Crowd{Count: 1, Names: map[string]string{"x": "A\nB"}}, presence.Crowd{Count: 1, Names: map[string]string{"x": "AB"}}},
+			{presence.Crowd{Count: 51, Names: names(50)}, presence.Crowd{Count: 51, Names: names(50)}},
+			{presence.Crowd{Count: 51, Names: names(51)}, presence.Crowd{}},
+			{presence.Crowd{Count: 0, Names: names(1)}, presence.Crowd{}},
+		} {
+			text, _ := json.Marshal(map[string]any{"server": "x", "rooms": map[string]presence.Crowd{"team": c.said}})
+			other.Publish("chat-here", text)
+			time.Sleep(10 * time.Millisecond)
+			if c.want.Count == 0 {
+				want()
+			} else {
+				want(c.want)
+			}
+		}
 	})
+}
+
+// names returns the names of so many users.
+func names(n int) map[string]string {
+	names := make(map[string]string)
+	for i := range n {
+		names[fmt.Sprint(i)] = fmt.Sprint("User ", i)
+	}
+	return names
 }
 
 // What NATS says against a setting is logged at once.
