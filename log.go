@@ -219,15 +219,11 @@ func (l *sharedLog) admits(c *Client) bool {
 	if c.resumeAfter != history.NoPosition && c.resumeAfter != history.UnknownPosition {
 		id = int64(c.resumeAfter)
 	}
-	holds, known := l.log.Holds(id, since)
-	if holds {
+	if l.log.Holds(id, since) {
 		l.came[c] = since
 		return false
 	}
 	delete(l.came, c)
-	if !known {
-		c.resumeAfter = history.UnknownPosition
-	}
 	return true
 }
 

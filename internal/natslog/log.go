@@ -308,21 +308,19 @@ type Since int64
 func (l *Log) Now() Since { return Since(l.stream.looks.now()) }
 
 // Holds reports whether a client that has heard an id is to wait: it may have heard it from
-// a server that has read more. If not, known reports whether the id can be the stream's.
-// Ready receives when that may have changed, or a second later.
-func (l *Log) Holds(id int64, since Since) (holds, known bool) {
+// a server that has read more. It is not if the stream cannot have the id. Ready receives
+// when that may have changed, or a second later.
+func (l *Log) Holds(id int64, since Since) bool {
 	l.refresh()
 	seq := uint64(id) / placesPerTurn
 	switch {
 	case !l.isOpen:
-		return true, false
-	case seq <= l.position:
-		return false, true
-	case l.stream.looks.endsBelow(seq, int64(since)):
-		return false, false
+		return true
+	case seq <= l.position, l.stream.looks.endsBelow(seq, int64(since)):
+		return false
 	}
 	l.stream.want(l, seq)
-	return true, false
+	return true
 }
 
 // refresh moves the position to the cursor, if nothing is there to take.
