@@ -479,6 +479,20 @@ func TestTheStreamIsReplaced(t *testing.T) {
 		ada.say("on")
 		ada.settle(time.Second)
 		ada.want("on")
+
+		nats.SetLatency(200 * time.Millisecond)
+		nats.Delete("CHAT")
+		ada.lost = nil
+		for len(ada.lost) == 0 {
+			ada.settle(10 * time.Millisecond)
+		}
+		if !ada.Holds(0, ada.Now()) {
+			t.Error("a newcomer is let in before the other stream is read")
+		}
+		ada.settle(5 * time.Second)
+		if ada.Holds(0, ada.Now()) {
+			t.Error("a newcomer is not let in")
+		}
 	})
 }
 

@@ -154,6 +154,15 @@ func TestDecodeTurn(t *testing.T) {
 	}
 }
 
+func TestParseTurnID(t *testing.T) {
+	x := func(n int) string { return strings.Repeat("x", n) }
+	for text, want := range map[string]bool{"hub.1": true, x(64) + ".18446744073709551615": true, x(65) + ".1": false, ".1": false, "hub": false, "hub.": false, "hub.-1": false, "": false} {
+		if id, ok := parseTurnID(text); ok != want || ok && id.String() != text {
+			t.Errorf("%q: %v, %v", text, id, ok)
+		}
+	}
+}
+
 // Whatever clients say, a turn is read as it was said.
 func TestATurnIsReadAsItWasSaid(t *testing.T) {
 	lines := []Line{
