@@ -355,6 +355,30 @@ func TestWhatDoesNotComeIsFetched(t *testing.T) {
 	})
 }
 
+// Each room that waits for a turn of another room is told when that is read.
+func TestRoomsThatWaitAreTold(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		first, second, busy := one.join("first"), one.join("second"), one.join("busy")
+		next := (int64(nats.Last("CHAT")) + 1) * 1000
+		if !first.Holds(next, first.Now()) || !second.Holds(next+1000, second.Now()) {
+			t.Error("a room waits for nothing")
+		}
+		for i, r := range []*room{first, second} {
+			busy.say("hello")
+			busy.settle(10 * time.Millisecond)
+			select {
+			case <-r.Ready():
+			default:
+				t.Errorf("room %d is not told", i)
+			}
+			if r.Holds(next+int64(i)*1000, r.Now()) {
+				t.Errorf("room %d waits for what is read", i)
+			}
+		}
+	})
+}
+
 // A room that is opened is read to its end, though the node that is asked lags, and goes on
 // from there without a gap.
 func TestARoomIsRead(t *testing.T) {
