@@ -145,6 +145,27 @@ func TestWhatIsReceivedIsInTheFile(t *testing.T) {
 	})
 }
 
+// What is taken at once is appended to the file, however much more it is than a room keeps.
+func TestALongBatchIsAppended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, n := t.TempDir(), 2*history.MaxBytes/protocol.MaxText
+		s := newServer(nil, 0, 1)
+		keptIn(t, dir)(s)
+		log := &localLog{history: history.New(time.Now(), 0), file: s.dir.Log(lobby, nil)}
+		log.open()
+		for range n {
+			log.say(message{&Client{}, protocol.ClientMessage{Text: strings.Repeat("x", protocol.MaxText)}})
+		}
+		taken := log.take()
+		text, err := os.ReadFile(filepath.Join(dir, "lobby.jsonl"))
+		if lines := strings.Count(string(text), "\n"); len(taken) != n || lines != n {
+			t.Errorf("%d of %d messages are taken, and %d in the file: %v", len(taken), n, lines, err)
+		}
+		log.close()
+		s.dir.Close(time.Second)
+	})
+}
+
 // A slowFile takes some time for each write.
 type slowFile struct {
 	*os.File

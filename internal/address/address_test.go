@@ -37,6 +37,23 @@ func TestURLs(t *testing.T) {
 	}
 }
 
+// Outward keeps no socket open.
+func TestOutward(t *testing.T) {
+	var open []int
+	for range 2 {
+		for _, network := range []string{"udp4", "udp6", "udp4"} {
+			if ip := Outward(network); ip != nil && (ip.To4() != nil) != (network == "udp4") {
+				t.Errorf("%s: %v", network, ip)
+			}
+		}
+		files, _ := os.ReadDir("/proc/self/fd") // of this process; none on other systems
+		open = append(open, len(files))
+	}
+	if open[0] != open[1] {
+		t.Errorf("%d files are open, then %d", open[0], open[1])
+	}
+}
+
 // listen returns a listener on a port whose next ones are taken, too, up to the one that is
 // returned.
 func listen(t *testing.T) (l net.Listener, free int) {
