@@ -552,6 +552,9 @@ func TestEarlierMessagesOnAllServers(t *testing.T) {
 		}
 		servers[1].wantRooms(1)
 		nats.SetAway(true)
+		if resp, body := servers[1].ask(wstest.PlainGet("chat.test", "/history?room=team")); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+			t.Errorf("a room that cannot be read: %s %v %q", resp.Status, resp.Header, body)
+		}
 		time.Sleep(15 * time.Second)
 		for _, s := range servers {
 			if resp, body := s.ask(wstest.PlainGet("chat.test", "/history?room=team")); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {

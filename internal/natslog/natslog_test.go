@@ -16,6 +16,7 @@ import (
 	"chat/internal/natslog"
 	"chat/internal/natstest"
 	"chat/internal/presence"
+	"chat/internal/protocol"
 )
 
 // server is a Stream, and what its Monitor was told.
@@ -423,6 +424,14 @@ func TestARoomIsRead(t *testing.T) {
 		if err != nil || len(kept.Messages) != 1 || kept.GoneID >= kept.Messages[0].ID {
 			t.Errorf("the other room has %+v, %v", kept, err)
 		}
+		for range 50 {
+			other.say(strings.Repeat("x", protocol.MaxText))
+			other.settle(10 * time.Millisecond)
+		}
+		kept, err = two.Kept(t.Context(), "other")
+		if err != nil || len(kept.Messages) != history.MaxBytes/protocol.MaxText || kept.GoneID >= kept.Messages[0].ID || kept.GoneID < kept.Messages[0].ID-1000 {
+			t.Errorf("after long messages the other room has %d messages after %d, %v", len(kept.Messages), kept.GoneID, err)
+		}
 		nobody, err := two.Kept(t.Context(), "nobody")
 		if err != nil || len(nobody.Messages) != 0 {
 			t.Errorf("nobody's room has %+v, %v", nobody, err)
@@ -548,13 +557,14 @@ func TestSilence(t *testing.T) {
 	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
 		one := start(t, nats)
 		ada := one.join("")
-		nats.LoseSaid(1)
+		ada.say("hello")
+		ada.settle(100 * time.Millisecond)
 		other := start(t, nats).join("other")
 		nats.LoseSaid(1)
 		other.say("x")
 		synctest.Wait()
 		other.settle(5 * time.Millisecond)
-		nats.Purge("CHAT")
+		nats.DeleteLast("CHAT")
 		ada.settle(8 * time.Second)
 		if want := int64(nats.Last("CHAT"))*1000 + 999; ada.EndID() != want {
 			t.Errorf("the room ends at %d, want %d", ada.EndID(), want)

@@ -154,6 +154,15 @@ func (n *NATS) Purge(name string) {
 	})
 }
 
+// DeleteLast deletes the last message of a stream, whose sequence numbers go on.
+func (n *NATS) DeleteLast(name string) {
+	n.locked(func() {
+		s := n.streams[name]
+		s.count[s.messages[len(s.messages)-1].subject]--
+		s.messages = s.messages[:len(s.messages)-1]
+	})
+}
+
 // Put stores a message in a stream and does not publish it again.
 func (n *NATS) Put(name, subject, id string, data []byte) {
 	n.locked(func() {
