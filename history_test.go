@@ -82,7 +82,8 @@ func TestARestartIsNotNoticed(t *testing.T) {
 			if hello := second.joinV1("room=" + room + "&after=1").hello(); !hello.Missed {
 				t.Error("a client that may have missed something is not told")
 			}
-			second.wantMetrics(`chat_history_lines_total 1`, `chat_history_errors_total 0`, `chat_history_write_seconds_count 1`)
+			time.Sleep(time.Second)
+			second.wantMetrics(`chat_history_lines_total 1`, `chat_history_errors_total 0`, `chat_history_write_seconds_count 1`, `chat_history_sync_seconds_count 1`)
 		})
 	}
 }

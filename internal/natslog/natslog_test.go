@@ -689,6 +689,8 @@ func TestAStreamThatCannotBeMade(t *testing.T) {
 		if s.Await(t.Context(), time.Second) {
 			t.Error("the stream is within reach")
 		}
+		time.Sleep(15 * time.Second)
+		s.wantLogged(3, "is out of reach: replicas > 1 not supported in non-clustered mode") // once in ten seconds
 		nats.Refuse("")
 		time.Sleep(time.Second)
 		if !s.Await(t.Context(), 0) {
