@@ -254,7 +254,8 @@ func TestATurnIsStoredTwiceAndHeardOnce(t *testing.T) {
 		ada, bob := one.join(""), two.join("")
 		nats.LoseAcks(1)
 		nats.LoseSaid(1)
-		ada.say("hello")
+		ada.Say(natslog.Line{UserID: "classic", Text: "hello"}, nil) // without an id of the client's own
+		ada.Publish()
 		ada.settle(5 * time.Millisecond)
 		nats.SetAway(true)
 		ada.settle(3 * time.Minute)

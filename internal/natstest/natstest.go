@@ -45,6 +45,7 @@ type stream struct {
 	created  time.Time
 	last     uint64
 	messages []stored
+	count    map[string]int // of the messages, by subject
 	ids      map[string]stored
 }
 
@@ -132,13 +133,21 @@ func (n *NATS) Delete(name string) { n.locked(func() { delete(n.streams, name) }
 func (n *NATS) Cut(name string, messages int) {
 	n.locked(func() {
 		s := n.streams[name]
-		s.messages = s.messages[:len(s.messages)-messages]
+		for range messages {
+			s.count[s.messages[len(s.messages)-1].subject]--
+			s.messages = s.messages[:len(s.messages)-1]
+		}
 		s.last -= uint64(messages)
 	})
 }
 
 // Purge deletes all messages of a stream, whose sequence numbers go on.
-func (n *NATS) Purge(name string) { n.locked(func() { n.streams[name].messages = nil }) }
+func (n *NATS) Purge(name string) {
+	n.locked(func() {
+		n.streams[name].messages = nil
+		clear(n.streams[name].count)
+	})
+}
 
 // Put stores a message in a stream and does not publish it again.
 func (n *NATS) Put(name, subject, id string, data []byte) {
@@ -430,7 +439,7 @@ func (n *NATS) create(request []byte) ([]*natslog.Message, error) {
 		return failed(10058, "stream name already in use with a different configuration")
 	}
 	if n.streams[c.Name] == nil {
-		n.streams[c.Name] = &stream{config: c, created: time.Now(), last: max(c.FirstSeq, 1) - 1, ids: make(map[string]stored)}
+		n.streams[c.Name] = &stream{config: c, created: time.Now(), last: max(c.FirstSeq, 1) - 1, count: make(map[string]int), ids: make(map[string]stored)}
 	}
 	return n.info(c.Name)
 }
@@ -469,10 +478,11 @@ func (s *stream) add(subject string, header map[string][]string, data []byte) st
 	m := stored{subject, header, data, s.last, time.Now()}
 	s.ids[strings.Join(header["Nats-Msg-Id"], "")] = m
 	s.messages = append(s.messages, m)
-	if limit := s.config.MaxMsgsPerSubject; limit > 0 {
-		if of := s.next(subject, 0, 0); len(of) > limit {
-			s.messages = slices.DeleteFunc(s.messages, func(m stored) bool { return m.seq == of[0].seq })
-		}
+	s.count[subject]++
+	if limit := s.config.MaxMsgsPerSubject; limit > 0 && s.count[subject] > limit {
+		i := slices.IndexFunc(s.messages, func(m stored) bool { return m.subject == subject })
+		s.messages = slices.Delete(s.messages, i, i+1)
+		s.count[subject]--
 	}
 	return m
 }
