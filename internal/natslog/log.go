@@ -104,9 +104,10 @@ func (l *Log) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.logs[l.subject], l)
-	if len(s.logs[l.subject]) == 0 {
-		delete(s.logs, l.subject)
+	if len(s.logs[l.subject]) > 0 { // the room was opened again meanwhile
+		return
 	}
+	delete(s.logs, l.subject)
 	if l.announced {
 		s.here.set(l.room, presence.Crowd{})
 	}

@@ -262,9 +262,9 @@ func (s *Stream) makeContact() (created time.Time, ok bool) {
 		if err == nil && subscribed {
 			break
 		}
-		if time.Since(since) >= awayAfter {
+		if isLate := time.Since(since) >= awayAfter; isLate || s.engine.IsConnected() {
 			s.complain("nats away", "nats: the stream %s is out of reach: %v", streamName, err)
-			s.isAway.Store(true)
+			s.isAway.Store(isLate)
 		}
 		if !s.sleep(3 * retryDelay) {
 			return created, false

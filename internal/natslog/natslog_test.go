@@ -465,6 +465,28 @@ func TestTheStreamIsReplaced(t *testing.T) {
 	})
 }
 
+// A node that lags and knows no leader is not believed: the stream may have more.
+func TestANodeWithoutALeaderIsNotBelieved(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		ada := start(t, nats).join("")
+		ada.say("one")
+		ada.settle(100 * time.Millisecond)
+		ada.say("two")
+		ada.settle(time.Second)
+		nats.Lag(1)
+		nats.SetLeaderless(true)
+		ada.settle(time.Minute)
+		nats.SetLeaderless(false)
+		nats.Lag(0)
+		ada.say("three")
+		ada.settle(5 * time.Second)
+		ada.want("one", "two", "three")
+		if len(ada.lost) == 0 || slices.Contains(ada.lost, natslog.Replaced.Reason) {
+			t.Errorf("told %q", ada.lost)
+		}
+	})
+}
+
 // What was deleted at the stream's end is not waited for. A stream that has more than is
 // heard of it has another node looked for.
 func TestSilence(t *testing.T) {
@@ -546,6 +568,11 @@ func TestPresence(t *testing.T) {
 		late.Here(presence.Crowd{Count: 2})
 		time.Sleep(1500 * time.Millisecond)
 		want(ada, presence.Crowd{Count: 2}, crowd)
+		again := two.join("team") // opened again before it was closed
+		again.Here(ada)
+		there.Close()
+		time.Sleep(1500 * time.Millisecond)
+		want(ada, presence.Crowd{Count: 2}, crowd)
 		late.Close()
 		time.Sleep(1500 * time.Millisecond)
 		want(ada, crowd)
@@ -557,6 +584,24 @@ func TestPresence(t *testing.T) {
 		two.Close()
 		time.Sleep(10 * time.Millisecond)
 		want()
+	})
+}
+
+// What NATS says against a setting is logged at once.
+func TestAStreamThatCannotBeMade(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		nats.Refuse("replicas > 1 not supported in non-clustered mode")
+		s := start(t, nats)
+		time.Sleep(5 * time.Second)
+		s.wantLogged(1, "is out of reach: replicas > 1 not supported in non-clustered mode")
+		if s.Await(t.Context(), time.Second) {
+			t.Error("the stream is within reach")
+		}
+		nats.Refuse("")
+		time.Sleep(time.Second)
+		if !s.Await(t.Context(), 0) {
+			t.Error("the stream is out of reach")
+		}
 	})
 }
 

@@ -136,12 +136,13 @@ func (e *elsewhere) forget(now time.Time) {
 	}
 }
 
-// in returns who is in a room, on each other server where somebody is.
+// in returns who is in a room, on each other server where somebody is, in the order of the
+// servers' ids: so it is the same until somebody comes or goes.
 func (e *elsewhere) in(room string) (crowds []presence.Crowd) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, s := range e.servers {
-		if c, ok := s.rooms[room]; ok {
+	for _, server := range slices.Sorted(maps.Keys(e.servers)) {
+		if c, ok := e.servers[server].rooms[room]; ok {
 			crowds = append(crowds, c)
 		}
 	}

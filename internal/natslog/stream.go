@@ -3,6 +3,7 @@ package natslog
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -72,11 +73,18 @@ func (s *Stream) config() *nats.StreamConfig {
 	}
 }
 
+// errNoLeader says that a node answered whose stream has no leader, so that nobody knows
+// where it ends.
+var errNoLeader = errors.New("the stream has no leader")
+
 // info asks the stream's leader for its state.
 func (s *Stream) info() (*nats.StreamInfo, error) {
 	var info nats.StreamInfo
 	if err := s.ask("STREAM.INFO."+streamName, nil, &info); err != nil {
 		return nil, err
+	}
+	if info.Cluster != nil && info.Cluster.Leader == "" {
+		return nil, errNoLeader
 	}
 	return &info, nil
 }

@@ -33,6 +33,7 @@ type NATS struct {
 	isAway   bool
 	isFull   bool
 	noLeader bool
+	refusal  string
 	loseAcks int    // how many
 	loseSaid int    // how many
 	lag      uint64 // how many of the last messages a node that is asked directly has not got
@@ -114,8 +115,11 @@ func (n *NATS) SetAway(isAway bool) { n.locked(func() { n.isAway = isAway }) }
 func (n *NATS) SetFull(isFull bool) { n.locked(func() { n.isFull = isFull }) }
 
 // SetLeaderless has the streams without a leader, as on a node that is cut off from the
-// others: only what is asked of a node directly is answered.
+// others: only what it knows by itself is answered.
 func (n *NATS) SetLeaderless(is bool) { n.locked(func() { n.noLeader = is }) }
+
+// Refuse has no stream made, for a reason, "" for none.
+func (n *NATS) Refuse(reason string) { n.locked(func() { n.refusal = reason }) }
 
 // LoseAcks has the next answers to what is published in a stream lost: it is stored.
 func (n *NATS) LoseAcks(count int) { n.locked(func() { n.loseAcks = count }) }
@@ -332,7 +336,7 @@ func (n *NATS) answer(m *natslog.Message) ([]*natslog.Message, error) {
 	if n.isAway {
 		return nil, errAway
 	}
-	if n.noLeader && !strings.HasPrefix(m.Subject, "$JS.API.DIRECT.") {
+	if n.noLeader && !strings.HasPrefix(m.Subject, "$JS.API.DIRECT.") && !strings.HasPrefix(m.Subject, "$JS.API.STREAM.INFO.") {
 		return nil, nil
 	}
 	n.asked[m.Subject]++
@@ -426,11 +430,23 @@ func (n *NATS) info(name string) ([]*natslog.Message, error) {
 	if len(s.messages) > 0 {
 		first = s.messages[0].seq
 	}
-	return object(map[string]any{"config": s.config, "created": s.created, "state": map[string]any{"first_seq": first, "last_seq": s.last, "messages": len(s.messages)}})
+	leader, last := "n1", s.last
+	if n.noLeader {
+		leader, last = "", s.last-n.lag
+	}
+	return object(map[string]any{
+		"config":  s.config,
+		"created": s.created,
+		"state":   map[string]any{"first_seq": first, "last_seq": last, "messages": len(s.messages)},
+		"cluster": map[string]any{"name": "test", "leader": leader},
+	})
 }
 
 // create makes a stream. The lock must be held.
 func (n *NATS) create(request []byte) ([]*natslog.Message, error) {
+	if n.refusal != "" {
+		return failed(10074, n.refusal)
+	}
 	var c config
 	if err := json.Unmarshal(request, &c); err != nil {
 		return nil, err

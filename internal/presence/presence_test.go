@@ -75,3 +75,76 @@ func TestDue(t *testing.T) {
 		wait(1, true)
 	}
 }
+
+// Members on other servers are told, too: each user once while they are few enough to be
+// named, else the servers' numbers together.
+func TestElsewhere(t *testing.T) {
+	many := func(n int) (c Crowd) {
+		c = Crowd{Count: n}
+		if n <= MaxNames {
+			c.Names = make(map[string]string)
+			for i := range n {
+				c.Names[fmt.Sprint("many", i)] = "Many"
+			}
+		}
+		return c
+	}
+	ada := Crowd{1, map[string]string{"ada": "Ada of old"}}
+	for _, room := range []struct {
+		elsewhere []Crowd
+		count     int
+		names     int
+	}{
+		{nil, 2, 2},
+		{[]Crowd{ada}, 2, 2},
+		{[]Crowd{ada, many(10)}, 12, 12},
+		{[]Crowd{many(10), many(10)}, 12, 12},
+		{[]Crowd{many(48)}, 50, 50},
+		{[]Crowd{many(49)}, 51, 0},
+		{[]Crowd{many(40), many(51)}, 93, 0},
+		{[]Crowd{{Count: 3}}, 5, 0}, // it had no room for the names
+	} {
+		ms := New(begin)
+		ms.Join("ada", "Ada")
+		ms.Join("bob", "")
+		ms.SetElsewhere(room.elsewhere)
+		o := ms.Online()
+		if o.Count != room.count || len(o.Names) != room.names || room.names > 0 && o.Names[0] != "Ada" {
+			t.Errorf("%v: %+v", room.elsewhere, o)
+		}
+	}
+}
+
+// A change elsewhere is told, and a change here is told elsewhere.
+func TestChangesElsewhere(t *testing.T) {
+	ms := New(begin)
+	if _, moved := ms.Local(); moved {
+		t.Error("somebody came to an empty room")
+	}
+	ms.Join("ada", "Ada")
+	if c, moved := ms.Local(); !moved || c.Count != 1 || c.Names["ada"] != "Ada" {
+		t.Errorf("%v, %v", c, moved)
+	}
+	if _, moved := ms.Local(); moved {
+		t.Error("somebody came twice")
+	}
+	ms.Due(begin.Add(Interval))
+	ms.SetElsewhere([]Crowd{{Count: 1, Names: map[string]string{"bob": "Bob"}}})
+	if !ms.Due(begin.Add(2 * Interval)) {
+		t.Error("a change elsewhere is not told")
+	}
+	ms.SetElsewhere([]Crowd{{Count: 1, Names: map[string]string{"bob": "Bob"}}})
+	if ms.Due(begin.Add(3 * Interval)) {
+		t.Error("the same is told again")
+	}
+	ms.SetElsewhere([]Crowd{{Count: LargeRoom}})
+	if ms.Due(begin.Add(4 * Interval)) {
+		t.Error("a large room is told at once")
+	}
+	for i := range MaxNames {
+		ms.Join(fmt.Sprint(i), "")
+	}
+	if c, _ := ms.Local(); c.Count != MaxNames+1 || c.Names != nil {
+		t.Errorf("%d, %d names", c.Count, len(c.Names))
+	}
+}
