@@ -272,6 +272,7 @@ func (s *Stream) makeContact() (created time.Time, ok bool) {
 	}
 	subscribed := false
 	since := time.Now()
+	reconnected := since
 	for {
 		if !subscribed {
 			subscribed = s.engine.Subscribe(hearPrefix+">", s.arrive) == nil && s.engine.Subscribe(hereSubject, s.hearPresence) == nil
@@ -283,6 +284,10 @@ func (s *Stream) makeContact() (created time.Time, ok bool) {
 		if isLate := time.Since(since) >= awayAfter; isLate || s.engine.IsConnected() {
 			s.complain("nats away", "nats: the stream %s is out of reach: %v", streamName, err)
 			s.isAway.Store(isLate)
+		}
+		if time.Since(reconnected) >= maxErrors*lookInterval && s.engine.IsConnected() {
+			reconnected = time.Now()
+			s.engine.Reconnect() // the node may be cut off from the others
 		}
 		if !s.sleep(3 * retryDelay) {
 			return created, false
