@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -486,10 +487,19 @@ func TestResumeOnASlowServer(t *testing.T) {
 	ada.say("two", "")
 	ada.wantTexts("before", "one", "two")
 	moved := make(chan *member)
-	go func() { moved <- slow.resume("", "Ada", fmt.Sprint(ada.received("message")[2].ID)) }()
+	go func() {
+		m, _, err := tryJoin(t, slow.addr, url.Values{"name": {"Ada"}, "key": {"key of Ada"}, "after": {fmt.Sprint(ada.received("message")[2].ID)}})
+		for err == nil && len(m.received("hello")) == 0 && t.Context().Err() == nil {
+			time.Sleep(5 * time.Millisecond)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		moved <- m
+	}()
 	select {
-	case m := <-moved:
-		t.Errorf("a server that has not received a position lets it in with %s", m.wantHello().Line)
+	case <-moved:
+		t.Fatal("a server that has not received a position lets a client in that has")
 	case <-time.After(1500 * time.Millisecond): // shorter than what makes the server connect again
 	}
 	lines[0].Mend()
@@ -835,6 +845,49 @@ func TestBackpressureWhileFrozen(t *testing.T) {
 			}
 		}
 	}
+}
+
+// All that a server reaches is a node that lags and has no leader: it answers, with an end below
+// what the server has read. Nothing is lost for that, and nobody may be told so.
+func TestOnlyANodeThatLags(t *testing.T) {
+	t.Parallel()
+	nodes := startNodes(t, 3)
+	c := startShared(t, nodes)
+	ada := c.join("", "Ada")
+	ada.say("before", "")
+	ada.wantTexts("before")
+	if err := nodes.AwaitCurrent("CHAT"); err != nil {
+		t.Fatal(err)
+	}
+	leader, followers := roles(t, nodes)
+	for _, l := range nodes.Routes(followers[0]) {
+		l.Cut()
+	}
+	bob := startChat(t, "-nats", leader.URL()+","+followers[1].URL()).join("", "Bob")
+	for n := range 20 {
+		bob.say(fmt.Sprint("line ", n), "")
+	}
+	all := append([]string{"before"}, numberedFrom0(20, "line")...)
+	ada.wantTexts(all...) // from the lagging node's client or not: it goes elsewhere
+	leader.Kill()
+	followers[1].Kill()
+	for _, l := range nodes.Routes(followers[0]) {
+		if err := l.Mend(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ada.wantClosed(1013, "the chat's log is out of reach")
+
+	start(t, leader)
+	start(t, followers[1])
+	eventually(t, "healthy again", c.healthy)
+	last := ada.received("message")[20].ID
+	ada = c.resume("", "Ada", fmt.Sprint(last))
+	if hello := ada.wantHello(); hello.Missed {
+		t.Errorf("the hello is %s", hello.Line)
+	}
+	ada.say("after", "")
+	ada.wantTexts("after")
 }
 
 // The nodes' disks are full: nothing can be stored. Those who are there are told, as when NATS is
