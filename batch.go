@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/gorilla/websocket"
 
 	"chat/internal/backlog"
 	"chat/internal/history"
@@ -29,12 +26,11 @@ type batch struct {
 	stragglers int32      // how many clients need not be waited for
 }
 
-// size returns about how many bytes of memory the batch takes up: a payload is kept as text
-// and, except for a greeting's, as a frame. A replay is not counted: its messages are shared
-// with the history and with other replays.
+// size returns about how many bytes of memory the batch takes up. A replay is not counted:
+// its messages are shared with the history and with other replays.
 func (b *batch) size() (bytes int64) {
 	for _, p := range b.payloads {
-		bytes += 2 * int64(len(p.text))
+		bytes += int64(len(p.text))
 	}
 	return bytes
 }
@@ -49,13 +45,15 @@ func (b *batch) expect(clients int, tick int64, bl *backlog.Backlog) {
 
 // A payload is what a batch says in one protocol. It is empty if no client speaks that.
 type payload struct {
-	text  []byte                     // lines joined by newlines, at most protocol.MaxFrame bytes
-	frame *websocket.PreparedMessage // the text, or a ping, framed once for all clients
+	text  []byte // lines joined by newlines, at most protocol.MaxFrame bytes
+	frame []byte // the text, or a ping, as a frame for all clients; nil for a greeting
 }
 
 // newPayload returns a payload of its own copy of a text.
 func newPayload(text []byte) payload {
-	return payload{bytes.Clone(text), prepare(websocket.TextMessage, text)}
+	var frame protocol.TextFrame
+	frame.Add(text)
+	return payload{frame.Text(), frame.Bytes()}
 }
 
 // newNotice returns a batch that tells clients that speak ChatV1 something.
@@ -81,19 +79,9 @@ func newRepeat(e *history.Entry) *batch {
 
 // ping is the batch that asks every client for a sign of life.
 var ping = &batch{payloads: [protocol.NumProtocols]payload{
-	protocol.Classic: {frame: prepare(websocket.PingMessage, nil)},
-	protocol.ChatV1:  {frame: prepare(websocket.PingMessage, nil)},
+	protocol.Classic: {frame: protocol.PingFrame},
+	protocol.ChatV1:  {frame: protocol.PingFrame},
 }}
-
-// prepare frames a payload once for all connections. It cannot fail: it writes a message
-// of a type that exists to memory.
-func prepare(messageType int, payload []byte) *websocket.PreparedMessage {
-	frame, err := websocket.NewPreparedMessage(messageType, payload)
-	if err != nil {
-		panic(err)
-	}
-	return frame
-}
 
 // markWritten notes that the batch was written to one more client, or is about to be, or
 // never will be. It is called once for each client that the batch was expected for.
@@ -163,9 +151,16 @@ func (bb *batchBuilder) take() *batch {
 }
 
 const (
-	// maxHold is how long a coalescer holds messages back when it takes that long until a
-	// batch is written to most clients. If that takes just less, a hold lasts a third longer.
-	maxHold = 20 * time.Millisecond
+	// maxHold is how long a coalescer holds messages back at most.
+	maxHold = 60 * time.Millisecond
+
+	// stallTime is how long it waits for the next client to be written a batch. Clients that
+	// do not read hold up the others no longer than twice that.
+	stallTime = 10 * time.Millisecond
+
+	// answerFactor is how many times the time that writing a batch to most clients took it
+	// waits, after that, for answers to come.
+	answerFactor = 2
 
 	// minHold is the shortest time for which a timer is worth setting: it may be as late as
 	// that.
@@ -177,45 +172,73 @@ const (
 // each client one write; a batch for each answer costs a write each.
 //
 // A hold begins when a batch of messages is queued for everyone. Until it ends, the hub
-// leaves new messages in its channel, where they gather. It ends, whichever comes first,
+// leaves new messages in its channel, where they gather. When the batch is written to most
+// clients, the hold ends, whichever comes first,
 //
-//  1. as soon as the batch is written to most clients, if that took less than three times
-//     minHold: a small or quiet room never waits;
-//  2. else a third of that time later, which is for the answers;
-//  3. maxHold after it began, if the batch is not written to most clients by then;
-//  4. at a stop, when a client leaves, whose messages are sent first, or before a repeat:
+//  1. at once, if that took less than three times minHold: a small or quiet room never
+//     waits;
+//  2. as soon as as many messages wait as were handed out last: everyone has answered, and
+//     in a quiet room this is one message;
+//  3. after twice the time that it took.
+//
+// A hold also ends
+//
+//  4. when in a stallTime the batch was written to no further client;
+//  5. maxHold after it began;
+//  6. at a stop, when a client leaves, whose messages are sent first, or before a repeat:
 //     then the hub takes what waits, and if that makes a batch, a new hold begins.
 //
 // Most clients are all but one and a sixteenth of them. The hub calls the methods, except
-// mostWritten, which the writePumps call.
+// mostWritten, which the writePumps call, and messageWaits, which the readPumps call.
 type coalescer struct {
-	written chan struct{} // receives when the batch is written to most and the hold is to end
-	timer   *time.Timer   // fires when the hold is to end in any case
+	ended   chan struct{} // receives when the hold is to end
+	timer   *time.Timer   // fires when the hold may have to end: then expire is to be called
 	holds   bool          // a hold has begun and not ended
+	waiting func() int    // returns how many messages wait for the hub
+	most    int           // how many can wait
+
+	// enough is how many messages must wait for the hold to end; 0 for as long as the batch
+	// is not written to most clients, and after the end.
+	enough atomic.Int32
 
 	mu      sync.Mutex
 	current *batch    // the one that the hold is for; nil once it is written to most
+	pending int32     // how many clients were still to be written the batch when the timer was set
+	lines   int       // how many messages were handed out since the last hold ended, up to most
+	begun   time.Time // when the hold began
 	since   time.Time // when the batch was in every queue
 }
 
-// newCoalescer returns a coalescer that holds nothing.
-func newCoalescer() *coalescer {
+// newCoalescer returns a coalescer for messages that wait in a channel. It holds nothing yet.
+func newCoalescer[T any](messages <-chan T) *coalescer {
 	timer := time.NewTimer(maxHold)
 	timer.Stop()
-	return &coalescer{written: make(chan struct{}, 1), timer: timer}
+	return &coalescer{
+		ended:   make(chan struct{}, 1),
+		timer:   timer,
+		waiting: func() int { return len(messages) },
+		most:    cap(messages),
+	}
 }
 
-// begin begins a hold for a batch that is to be queued for so many clients.
-func (c *coalescer) begin(b *batch, clients int) {
+// begin begins a hold for a batch of so many messages, which is to be queued for so many
+// clients.
+func (c *coalescer) begin(b *batch, lines, clients int) {
 	b.coalescer = c
 	b.stragglers = int32(min(clients-1, 1+clients/16)) // one that does not read does not hold up the others
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.holds = true
-	c.current, c.since = b, time.Now()
-	c.timer.Reset(maxHold)
+	if !c.holds {
+		c.holds, c.lines = true, 0
+	}
+	c.lines = min(c.lines+lines, c.most)
+	c.enough.Store(0)
+	c.current, c.pending = b, int32(clients)
+	c.begun = time.Now()
+	c.since = c.begun
+	c.timer.Reset(stallTime)
 	select {
-	case <-c.written: // of the hold before
+	case <-c.ended: // the hold before
 	default:
 	}
 }
@@ -237,12 +260,40 @@ func (c *coalescer) mostWritten(b *batch, now time.Time) {
 		return
 	}
 	c.current = nil
-	switch took := now.Sub(c.since); {
-	case took < 3*minHold:
-		c.written <- struct{}{}
-	case took < maxHold: // else the timer is about to end the hold by itself
-		c.timer.Reset(took / 3)
+	took := now.Sub(c.since)
+	if took < 3*minHold || c.waiting() >= c.lines {
+		c.ended <- struct{}{}
+		return
 	}
+	c.enough.Store(int32(c.lines))
+	c.timer.Reset(min(answerFactor*took, maxHold-now.Sub(c.begun)))
+}
+
+// messageWaits notes that one more message waits for the hub.
+func (c *coalescer) messageWaits() {
+	if enough := c.enough.Load(); enough == 0 || c.waiting() < int(enough) {
+		return // nearly always, and without the lock
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if enough := c.enough.Load(); enough > 0 && c.waiting() >= int(enough) { // as before
+		c.enough.Store(0)
+		c.ended <- struct{}{}
+	}
+}
+
+// expire ends the hold, unless the batch is still being written to clients.
+func (c *coalescer) expire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.current != nil && time.Since(c.begun) < maxHold {
+		if pending := c.current.pending.Load(); pending < c.pending {
+			c.pending = pending
+			c.timer.Reset(stallTime)
+			return
+		}
+	}
+	c.holds = false
 }
 
 // release ends the hold.

@@ -11,98 +11,201 @@ import (
 	"chat/internal/backlog"
 	"chat/internal/metrics"
 	"chat/internal/protocol"
+	"chat/internal/queue"
 	"chat/internal/ratelog"
 )
 
-// awaitEnd waits until the hold is to end, as the hub does.
+// awaitEnd waits until the hold ends, as the hub does.
 func awaitEnd(c *coalescer) {
-	select {
-	case <-c.written:
-	case <-c.timer.C:
+	for c.holds {
+		select {
+		case <-c.ended:
+			c.release()
+		case <-c.timer.C:
+			c.expire()
+		}
 	}
 }
 
-// When most clients were written a batch, the hold ends: at once if that took little
-// time, after a third of it more if it took longer, and after maxHold in any case.
+// When most clients were written a batch, the hold ends: at once if that took little time, or
+// as many messages wait as the batch had; else after twice that time. A batch that is written
+// to nobody is not waited for.
 func TestHoldEndsWhenMostWereWritten(t *testing.T) {
+	const ms = time.Millisecond
 	for _, row := range []struct {
 		clients int
 		written int           // of these
 		after   time.Duration // from the beginning
+		lines   int           // in the batch
+		waiting int           // messages that come before that
+		later   int           // messages that come a millisecond after that
 		want    time.Duration // until the hold ends
 	}{
-		{1, 1, 0, 0},
-		{2, 1, 3*minHold - 1, 3*minHold - 1},
-		{2, 1, 3 * minHold, 4 * minHold},
-		{2, 1, 6 * time.Millisecond, 8 * time.Millisecond},
-		{2, 1, maxHold - 1, maxHold - 1 + (maxHold-1)/3},
-		{2, 2, 6 * time.Millisecond, 8 * time.Millisecond},
-		{2, 0, 0, maxHold},
-		{100, 92, time.Millisecond, maxHold}, // 7 may be stragglers, not 8
-		{100, 93, time.Millisecond, time.Millisecond},
+		{1, 1, 0, 1, 0, 0, 0},
+		{2, 1, 3*minHold - 1, 1, 0, 0, 3*minHold - 1},
+		{2, 1, 3 * minHold, 1, 0, 0, 9 * minHold},
+		{2, 1, 6 * ms, 1, 0, 0, 18 * ms},
+		{2, 2, 6 * ms, 1, 0, 0, 18 * ms},
+		{2, 1, stallTime - 1, 1, 0, 0, 3 * (stallTime - 1)},
+		{2, 1, stallTime + 1, 1, 0, 0, stallTime},
+		{2, 0, 0, 1, 5, 0, stallTime},
+		{2, 1, 6 * ms, 1, 1, 0, 6 * ms},
+		{2, 1, 6 * ms, 4, 3, 0, 18 * ms},
+		{2, 1, 6 * ms, 4, 4, 0, 6 * ms},
+		{2, 1, 6 * ms, 4, 3, 1, 7 * ms},
+		{2, 1, 6 * ms, 4, 2, 1, 18 * ms},
+		{2, 1, 6 * ms, 11, 10, 0, 6 * ms},     // no more than ten can wait
+		{100, 92, ms, 1, 0, 0, 2 * stallTime}, // 7 may be stragglers, not 8
+		{100, 93, ms, 1, 0, 0, ms},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			c := newCoalescer()
+			messages := make(chan int, 10)
+			c := newCoalescer(messages)
+			say := func(lines int) {
+				for range lines {
+					messages <- 1
+					c.messageWaits()
+				}
+			}
 			b := new(batch)
 			begin := time.Now()
 			b.expect(row.clients, 1, backlog.New())
-			c.begin(b, row.clients)
+			c.begin(b, row.lines, row.clients)
 			if !c.holds {
 				t.Error("does not hold")
 			}
 			go func() {
+				say(row.waiting)
 				time.Sleep(row.after)
 				for range row.written {
 					b.markWritten()
 				}
+				time.Sleep(ms)
+				say(row.later)
 			}()
 			awaitEnd(c)
-			c.release()
-			if took := time.Since(begin); took != row.want || c.holds {
+			if took := time.Since(begin); took != row.want {
 				t.Errorf("%+v: ended after %v", row, took)
 			}
+			time.Sleep(maxHold)
 		})
 	}
+}
+
+// A batch is waited for as long as it is written to one more client in each stallTime, and
+// no longer than maxHold. That counts for the answers, too.
+func TestAHoldWaitsForSlowWriting(t *testing.T) {
+	const clients = 100
+	for _, row := range []struct {
+		each    time.Duration // between two clients
+		written int           // clients, before it stalls
+		want    time.Duration // until the hold ends
+	}{
+		{stallTime - 1, 3, 4 * stallTime},
+		{stallTime - 1, clients, maxHold},
+		{stallTime + 1, clients, stallTime},
+		{maxHold / 3 / (clients - 7), clients, 3 * (maxHold / 3 / (clients - 7) * (clients - 7))},
+		{maxHold / 2 / (clients - 7), clients, maxHold},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCoalescer(make(chan int, 10))
+			b := new(batch)
+			begin := time.Now()
+			b.expect(clients, 1, backlog.New())
+			c.begin(b, 1, clients)
+			go func() {
+				for range row.written {
+					time.Sleep(row.each)
+					b.markWritten()
+				}
+			}()
+			awaitEnd(c)
+			if took := time.Since(begin); took != row.want {
+				t.Errorf("%+v: ended after %v", row, took)
+			}
+			time.Sleep(clients * row.each)
+		})
+	}
+}
+
+// Several batches that are handed out at once have one hold, which waits for as many
+// messages as all of them had; those before the hold do not count.
+func TestAHoldIsForAllThatWasHandedOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		messages := make(chan int, 10)
+		c := newCoalescer(messages)
+		for _, sizes := range [][]int{{2, 1}, {2}} {
+			messages <- 1
+			messages <- 1
+			begin := time.Now()
+			for _, lines := range sizes {
+				b := new(batch)
+				b.expect(1, 1, backlog.New())
+				c.begin(b, lines, 1)
+				time.Sleep(6 * time.Millisecond)
+				b.markWritten()
+			}
+			awaitEnd(c)
+			want := 6 * time.Millisecond
+			if len(sizes) == 2 {
+				want = (6 + 6 + 2*6) * time.Millisecond
+			}
+			if held := time.Since(begin); held != want {
+				t.Errorf("%v: held for %v, want %v", sizes, held, want)
+			}
+			for range 2 {
+				<-messages
+			}
+		}
+	})
 }
 
 // A batch that most were written late, after the hold for the next one began, does not
 // end that hold.
 func TestABatchWrittenLateEndsNoHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCoalescer()
+		c := newCoalescer(make(chan int, 10))
 		late, current := new(batch), new(batch)
 		late.expect(2, 1, backlog.New())
-		c.begin(late, 2)
+		current.expect(2, 1, backlog.New())
+		c.begin(late, 1, 2)
 		awaitEnd(c)
-		c.release()
 		begin := time.Now()
-		c.begin(current, 2)
+		c.begin(current, 1, 2)
 		late.markWritten()
 		time.Sleep(time.Millisecond)
 		late.markWritten()
 		awaitEnd(c)
-		if held := time.Since(begin); held != maxHold {
-			t.Errorf("held for %v, want %v", held, maxHold)
+		if held := time.Since(begin); held != stallTime {
+			t.Errorf("held for %v, want %v", held, stallTime)
 		}
 	})
 }
 
-// The end of a hold that a new one replaces does not end the new one.
+// The end of a hold that a new one replaces does not end the new one, whether it has come or
+// would come with the next message.
 func TestANewHoldReplacesTheOldOne(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCoalescer()
-		b := new(batch)
-		b.expect(1, 1, backlog.New())
-		c.begin(b, 1)
-		b.markWritten() // the hold is to end now
-		time.Sleep(time.Millisecond)
-		begin := time.Now()
-		c.begin(new(batch), 1)
-		awaitEnd(c)
-		if held := time.Since(begin); held != maxHold {
-			t.Errorf("held for %v, want %v", held, maxHold)
-		}
-	})
+	for _, took := range []time.Duration{0, 6 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			messages := make(chan int, 10)
+			c := newCoalescer(messages)
+			b := new(batch)
+			b.expect(1, 1, backlog.New())
+			c.begin(b, 1, 1)
+			time.Sleep(took)
+			b.markWritten() // the hold is to end, at once or with a message
+			begin := time.Now()
+			next := new(batch)
+			next.expect(1, 1, backlog.New())
+			c.begin(next, 1, 1)
+			messages <- 1
+			c.messageWaits()
+			awaitEnd(c)
+			if held := time.Since(begin); held != stallTime {
+				t.Errorf("held for %v, want %v", held, stallTime)
+			}
+		})
+	}
 }
 
 // A batch's frames hold protocol.MaxFrame bytes, and not one more, in either protocol.
@@ -152,14 +255,21 @@ func newTestHub() *Hub { return newHub(ratelog.New(), metrics.New(), 0) }
 // joinHub registers a client that has no connection with a hub that does not run yet. The
 // hub leaves what it sends to the client in the client's queue.
 func joinHub(h *Hub, p protocol.Protocol) *Client {
-	c := &Client{hub: h, protocol: p, userID: fmt.Sprint(len(h.clients)), admitted: make(chan struct{}), send: make(chan *batch, queueSize), done: make(chan struct{})}
+	c := &Client{hub: h, protocol: p, userID: fmt.Sprint(len(h.clients)), admitted: make(chan struct{}), send: queue.New[*batch](queueSize), done: make(chan struct{})}
 	h.join(c)
 	return c
+}
+
+// nextBatch takes the next batch from the client's queue; nil when that is closed and empty.
+func (c *Client) nextBatch() *batch {
+	b, _ := c.send.Take()
+	return b
 }
 
 // say leaves a message of the client for the hub.
 func (c *Client) say(text string) {
 	c.hub.broadcast <- message{c, protocol.ClientMessage{Text: text}}
+	c.hub.coalescer.messageWaits()
 }
 
 // runForASecond runs a hub for a second, and then stops it.
@@ -173,7 +283,7 @@ func runForASecond(t *testing.T, h *Hub) {
 // disconnected, joined by newlines.
 func queued(t *testing.T, c *Client) string {
 	var texts []string
-	for b := range c.send {
+	for b := c.nextBatch(); b != nil; b = c.nextBatch() {
 		text := string(b.payloads[protocol.Classic].text)
 		if len(text) > protocol.MaxFrame {
 			t.Errorf("a batch of %d bytes", len(text))
@@ -191,7 +301,7 @@ func TestNothingIsFramedForAProtocolWhoseClientsLeft(t *testing.T) {
 		h.drop(bob, goodbye)
 		ada.say("hello")
 		runForASecond(t, h)
-		b := <-ada.send
+		b := ada.nextBatch()
 		if b.payloads[protocol.Classic].frame == nil || b.payloads[protocol.ChatV1].frame != nil {
 			t.Errorf("framed %q and %q", b.payloads[protocol.Classic].text, b.payloads[protocol.ChatV1].text)
 		}
@@ -228,9 +338,9 @@ func TestWaitingMessagesAreDeliveredFirst(t *testing.T) {
 	}
 }
 
-// Clients that are not written a batch hold up the next one for maxHold and no longer,
+// Clients that are not written a batch hold up the next one for stallTime and no longer,
 // also when the first was sent because a client left.
-func TestAHoldEndsAfterMaxHold(t *testing.T) {
+func TestAHoldEndsAfterStallTime(t *testing.T) {
 	for range 20 { // the hub may take the message first, or the leave
 		synctest.Test(t, func(t *testing.T) {
 			h := newTestHub()
@@ -246,7 +356,7 @@ func TestAHoldEndsAfterMaxHold(t *testing.T) {
 			if len(h.broadcast) != 1 {
 				t.Error("the hub did not hold the message back")
 			}
-			time.Sleep(maxHold)
+			time.Sleep(stallTime)
 			synctest.Wait()
 			if len(h.broadcast) != 0 {
 				t.Error("the hub still holds the message back")
@@ -255,35 +365,51 @@ func TestAHoldEndsAfterMaxHold(t *testing.T) {
 	}
 }
 
-// When most were written a batch, the hub holds messages back for a third of that time
-// more. What comes until then is one batch.
+// When most were written a batch, the hub holds messages back until as many wait. They are
+// one batch.
 func TestAnswersShareABatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newTestHub()
 		ada, bob := joinHub(h, protocol.Classic), joinHub(h, protocol.Classic)
-		go h.run(t.Context())
 		ada.say("who is here?")
+		bob.say("who is there?")
+		go h.run(t.Context())
 		synctest.Wait()
 		time.Sleep(6 * time.Millisecond)
-		(<-ada.send).markWritten()
+		ada.nextBatch().markWritten()
 		synctest.Wait()
-		time.Sleep(time.Millisecond)
 		ada.say("I am")
+		time.Sleep(time.Millisecond)
 		synctest.Wait()
 		if len(h.broadcast) != 1 {
 			t.Error("the hub did not hold the message back")
 		}
-		time.Sleep(time.Millisecond / 2)
 		bob.say("and I")
-		time.Sleep(time.Millisecond)
 		synctest.Wait()
 		if len(h.broadcast) != 0 {
 			t.Error("the hub still holds the messages back")
 		}
-		<-bob.send // the question
-		if answers := string((<-bob.send).payloads[protocol.Classic].text); answers != "I am\nand I" {
+		bob.nextBatch() // the questions
+		if answers := string(bob.nextBatch().payloads[protocol.Classic].text); answers != "I am\nand I" {
 			t.Errorf("the next batch is %q", answers)
 		}
+	})
+}
+
+// A client's answer ends the hold, too.
+func TestAnAnswerIsNotHeldBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada := chat.join("")
+		chat.network.Window = 1 << 10
+		slow := []*raw{chat.upgrade(), chat.upgrade()}
+		question := strings.Repeat("?", protocol.MaxText)
+		ada.say(question)
+		synctest.Wait()
+		time.Sleep(6 * time.Millisecond)
+		slow[0].next() // now most have it
+		ada.say("!")
+		ada.want(question, "!")
 	})
 }
 
@@ -299,7 +425,7 @@ func TestASlowConsumersQueueHasNoGap(t *testing.T) {
 			sent = append(sent, fmt.Sprint(i))
 			ada.say(sent[i])
 			synctest.Wait()
-			(<-ada.send).markWritten()
+			ada.nextBatch().markWritten()
 			synctest.Wait()
 		}
 		if got := queued(t, slow); slow.reason != slowConsumer || got != strings.Join(sent[:queueSize], "\n") {
@@ -330,7 +456,7 @@ func TestARepeatOfASlowConsumer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newTestHub()
 		slow, ada := joinHub(h, protocol.ChatV1), joinHub(h, protocol.Classic)
-		slow.send = make(chan *batch) // takes nothing
+		slow.send = queue.New[*batch](0) // takes nothing
 		for range 2 {
 			h.broadcast <- message{slow, protocol.ClientMessage{Text: "hello", ClientMsgID: "r"}}
 		}
@@ -351,7 +477,7 @@ func BenchmarkBroadcast(b *testing.B) {
 			for i := range clients {
 				clients[i] = joinHub(h, p)
 				if p == protocol.ChatV1 {
-					<-clients[i].send // the greeting
+					clients[i].nextBatch() // the greeting
 				}
 			}
 			m := message{clients[0], protocol.ClientMessage{Text: strings.Repeat("x", 64)}}
@@ -360,7 +486,7 @@ func BenchmarkBroadcast(b *testing.B) {
 				h.log.say(m)
 				h.deliver()
 				for _, c := range clients {
-					<-c.send
+					c.nextBatch()
 				}
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(clients)), "ns/delivery")

@@ -18,6 +18,7 @@ import (
 	"chat/internal/history"
 	"chat/internal/inbound"
 	"chat/internal/protocol"
+	"chat/internal/queue"
 	"chat/internal/socket"
 )
 
@@ -48,8 +49,8 @@ const (
 	// lingerWait is how long a peer has to hang up after the close frame.
 	lingerWait = time.Second
 
-	// queueSize is how many batches a client may be behind. A batch is at most 64 KiB, 16 KiB of
-	// text and its frame in each of two protocols, and is the same for all clients.
+	// queueSize is how many batches a client may be behind. A batch is at most 32 KiB, a frame
+	// of 16 KiB in each of two protocols, and is the same for all clients.
 	queueSize = 256
 
 	// burst is how much a client may send at once: as much as its rate allows in this time.
@@ -73,7 +74,7 @@ var (
 
 // Client is one connection. Two goroutines serve it: readPump, which alone reads from the
 // connection, and writePump, which alone writes messages to it and closes it. (The library
-// locks the connection for pongs, and for close frames of its own.)
+// writes pongs, and close frames of its own: package cork has the lock.)
 //
 // They wake each other so: when reading ends, readPump tells the hub, the hub calls
 // startClose, and writePump sends the close frame. When writing ends, writePump closes the
@@ -81,20 +82,21 @@ var (
 type Client struct {
 	hub         *Hub
 	conn        *websocket.Conn
-	corked      *cork.Conn // under conn
+	corked      *cork.Conn // under conn; for frames to the peer
 	protocol    protocol.Protocol
 	peer        string // for the log
 	room        string
 	name        string // "" if it gave none
 	userID      string // tells apart people of one name
 	resumeAfter history.Position
+	pageURL     string // at which other machines open the room; "" if the client is not to know
 
-	admitted   chan struct{}       // closed by the hub when the client is in the room
-	send       chan *batch         // closed by startClose; only writePump receives from it
-	done       chan struct{}       // closed by startClose
-	reason     protocol.Disconnect // set by startClose before that
-	closeTimer *time.Timer         // set by startClose before that
-	readDone   chan struct{}       // closed by readPump when it returns
+	admitted   chan struct{}        // closed by the hub when the client is in the room
+	send       *queue.Queue[*batch] // closed by startClose; only writePump takes from it
+	done       chan struct{}        // closed by startClose
+	reason     protocol.Disconnect  // set by startClose before that
+	closeTimer *time.Timer          // set by startClose before that
+	readDone   chan struct{}        // closed by readPump when it returns
 
 	// writeDeadlineTick is the last of the hub's ticks in which the write under way may go on;
 	// 0 when there is none. The hub looks at it. A deadline of the connection would
@@ -124,14 +126,13 @@ func serveWs(c *Client, upgrader *websocket.Upgrader, w http.ResponseWriter, r *
 		release(h.Conn != nil) // the peer has its answer, sent something before it had, or is gone
 		return
 	}
-	conn.SetCompressionLevel(0) // none was agreed on; the library frames a prepared message once for each level
 	c.conn, c.corked = conn, h.Conn.Conn
 	if conn.Subprotocol() == protocol.Subprotocol {
 		c.protocol = protocol.ChatV1
 	}
 	h.Conn.Limit = c.protocol.ReadLimit()
 	c.admitted = make(chan struct{})
-	c.send = make(chan *batch, queueSize)
+	c.send = queue.New[*batch](queueSize)
 	c.done = make(chan struct{})
 	c.readDone = make(chan struct{})
 	c.hub.counters.Accepted[c.protocol].Add(1)
@@ -164,7 +165,7 @@ func (c *Client) startClose(reason protocol.Disconnect, wait time.Duration) {
 	c.reason = reason
 	c.closeTimer = time.AfterFunc(wait, func() { c.conn.Close() }) // whatever the pumps are doing then
 	close(c.done)
-	close(c.send)
+	c.send.Close()
 }
 
 // String names the client in the log.
@@ -238,6 +239,7 @@ func (c *Client) readMessages() error {
 		case <-c.hub.stopped:
 			return stopping
 		}
+		c.hub.coalescer.messageWaits()
 	}
 }
 
@@ -345,7 +347,7 @@ func (c *Client) throttle() error {
 	}
 	c.due = c.due.Add(c.interval)
 	pause := c.due.Sub(now)
-	free := c.budget.Take()
+	free := c.budget.Take(1)
 	if pause <= 0 && free {
 		c.throttledSince, c.throttleLogged = time.Time{}, false
 		return nil
@@ -383,17 +385,16 @@ func (c *Client) noteThrottled(now time.Time) {
 func (c *Client) writePump() {
 	err := c.writeBatches()
 	if err == nil {
-		frame := websocket.FormatCloseMessage(c.reason.Code, c.reason.Reason)
-		err = c.conn.WriteControl(websocket.CloseMessage, frame, time.Now().Add(closeWait))
+		err = c.corked.WriteFrame(protocol.CloseFrame(c.reason), false) // closeTimer ends it
 	}
-	if err == nil || err == websocket.ErrCloseSent { // the library has sent its own, in answer to a breach
+	if err == nil || err == cork.ErrCloseSent { // the library has sent its own, in answer to a breach
 		c.linger()
 	}
 	c.conn.Close()
 	<-c.readDone
 	<-c.done // which the hub closes at the latest when it hears from readPump
 	c.closeTimer.Stop()
-	for b := range c.send { // which startClose has closed
+	for b, ok := c.send.Take(); ok; b, ok = c.send.Take() { // startClose has closed it
 		b.markWritten()
 	}
 	if c.reason.Cause != protocol.NotDropped {

@@ -1,20 +1,22 @@
 package main
 
 import (
-	"github.com/gorilla/websocket"
+	"sync"
 
 	"chat/internal/protocol"
+	"chat/internal/queue"
 )
 
 // How batches get into queues and become frames, and frames writes. The invariants:
 //
 //   - The hub alone puts batches into queues, and never waits for a client to take one.
-//   - writePump alone writes data frames, and alone holds the connection's cork. Under the
-//     library's lock readPump may write a pong, and the library a close frame, at any time.
+//   - writePump alone writes data frames and pings, and alone holds frames back. At any time
+//     readPump may write a pong, and the library a close frame: the corked connection keeps
+//     frames whole, and lets nothing follow a close frame.
 //   - A client receives the text of every batch in its queue, in order, each line once;
 //     it may be in a frame with others, never cut.
 //   - A frame that all clients share is written as it is, and only such a frame is held
-//     back: a merged one is built in a buffer that the library uses again.
+//     back: a merged one is built in a buffer that is used again.
 //   - A held frame is always followed by a write that sends it: frames are held only
 //     while another batch has been taken from the queue.
 //   - Whenever a write is under way, writeDeadlineTick is set, so that the hub finds one
@@ -36,7 +38,7 @@ const shedLength = 8
 // shed disconnects the clients that are far behind.
 func (h *Hub) shed() {
 	for c := range h.clients {
-		if len(c.send) >= shedLength {
+		if c.send.Len() >= shedLength {
 			h.drop(c, slowConsumer)
 		}
 	}
@@ -45,14 +47,12 @@ func (h *Hub) shed() {
 // enqueue queues a batch for a client. If the queue is full, it drops the client as a slow
 // consumer and reports false: to wait for it would be to let it set everyone's pace.
 func (h *Hub) enqueue(c *Client, b *batch) bool {
-	select {
-	case c.send <- b:
+	if c.send.Put(b) {
 		return true
-	default:
-		b.markWritten() // it never will be
-		h.drop(c, slowConsumer)
-		return false
 	}
+	b.markWritten() // it never will be
+	h.drop(c, slowConsumer)
+	return false
 }
 
 // offerNotice queues a batch for the clients that speak p, except those whose queue is
@@ -65,9 +65,7 @@ func (h *Hub) offerNotice(p protocol.Protocol, b *batch) {
 		if c.protocol != p {
 			continue
 		}
-		select {
-		case c.send <- b:
-		default:
+		if !c.send.Put(b) {
 			b.markWritten() // it never will be
 		}
 	}
@@ -87,15 +85,13 @@ func (c *Client) writeBatches() error {
 		var err error
 		if first.frame != nil && !out.canMerge(len(first.text)) {
 			hold := first.text != nil && held < maxCorked && out.fill() // a ping is not held
-			c.corked.Hold(hold)
-			err = c.conn.WritePreparedMessage(first.frame)
+			err = c.corked.WriteFrame(first.frame, hold)
 			if hold {
 				held++
 			} else {
 				held = 0
 			}
 		} else {
-			c.corked.Hold(false)
 			err = c.writeMerged(first, &out)
 			held = 0
 		}
@@ -111,21 +107,22 @@ func (c *Client) writeBatches() error {
 // newline separates lines in a frame.
 var newline = []byte{'\n'}
 
+// mergedFrames holds *protocol.TextFrame, for writeMerged.
+var mergedFrames = sync.Pool{New: func() any { return new(protocol.TextFrame) }}
+
 // writeMerged writes one frame: the first piece, and those in the outbox that fit.
 func (c *Client) writeMerged(first piece, out *outbox) error {
-	w, err := c.conn.NextWriter(websocket.TextMessage)
-	if err != nil {
-		return err
-	}
-	w.Write(first.text) // if it fails, so does Close
-	for size := len(first.text); out.canMerge(size); {
+	frame := mergedFrames.Get().(*protocol.TextFrame)
+	defer mergedFrames.Put(frame)
+	frame.Reset()
+	frame.Add(first.text)
+	for out.canMerge(len(frame.Text())) {
 		next := out.take()
-		w.Write(newline)
-		w.Write(next.text)
-		size += 1 + len(next.text)
+		frame.Add(newline)
+		frame.Add(next.text)
 		next.markWritten()
 	}
-	return w.Close()
+	return c.corked.WriteFrame(frame.Bytes(), false)
 }
 
 // armWriteDeadline notes that a write of so many frames begins, which the hub ends if it
@@ -160,10 +157,10 @@ func (c *Client) isSlowConsumer() bool {
 // A piece is what is not split between frames: a batch's payload, or a message of its
 // replay. Text may share a frame with other text; a ping, which has none, may not.
 type piece struct {
-	text  []byte                     // nil for a ping
-	frame *websocket.PreparedMessage // the piece as a frame that all clients share, or nil
-	tick  int64                      // the hub's, when the batch was queued; 0 if that does not matter
-	ends  *batch                     // the batch that it is the last piece of, or nil
+	text  []byte // nil for a ping
+	frame []byte // the piece as a frame that all clients share, or nil
+	tick  int64  // the hub's, when the batch was queued; 0 if that does not matter
+	ends  *batch // the batch that it is the last piece of, or nil
 }
 
 // markWritten notes that the piece is written, or about to be.
@@ -175,7 +172,7 @@ func (p piece) markWritten() {
 
 // An outbox takes a client's queue apart into pieces.
 type outbox struct {
-	queue    <-chan *batch
+	queue    *queue.Queue[*batch]
 	protocol protocol.Protocol
 	batch    *batch // taken from the queue; nil when its last piece is taken
 	next     int    // piece of the batch: 0 is the payload, i the message i-1 of the replay
@@ -183,7 +180,11 @@ type outbox struct {
 
 // wait waits for a piece. It reports false when the queue is closed and empty.
 func (o *outbox) wait() bool {
-	return o.fill() || o.open(<-o.queue)
+	if o.batch != nil {
+		return true
+	}
+	b, _ := o.queue.Take()
+	return o.open(b)
 }
 
 // fill reports whether there is a piece now.
@@ -191,15 +192,11 @@ func (o *outbox) fill() bool {
 	if o.batch != nil {
 		return true
 	}
-	select {
-	case b := <-o.queue:
-		return o.open(b)
-	default:
-		return false
-	}
+	b, _ := o.queue.TryTake()
+	return o.open(b)
 }
 
-// open begins with the pieces of a batch. It reports false for nil, which a closed queue
+// open begins with the pieces of a batch. It reports false for nil, which an empty queue
 // delivers.
 func (o *outbox) open(b *batch) bool {
 	o.batch, o.next = b, 0

@@ -10,6 +10,7 @@ import (
 
 	"chat/internal/history"
 	"chat/internal/protocol"
+	"chat/internal/queue"
 	"chat/internal/wstest"
 )
 
@@ -61,11 +62,11 @@ func TestFramesAreSharedUpToTheLimit(t *testing.T) {
 		{0, notice(1000), false}, // after a ping
 		{1000, nil, false},
 	} {
-		queue := make(chan *batch, 1)
+		q := queue.New[*batch](1)
 		if row.next != nil {
-			queue <- row.next
+			q.Put(row.next)
 		}
-		out := outbox{queue: queue, protocol: protocol.ChatV1}
+		out := outbox{queue: q, protocol: protocol.ChatV1}
 		if got := out.canMerge(row.size); got != row.want {
 			t.Errorf("after %d bytes: %v, want %v", row.size, got, row.want)
 		}
@@ -195,6 +196,52 @@ func TestAPongWaitsBehindAMessage(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A client that breaks the protocol while its connection is full, and then reads, receives
+// what was in its queue before the close frame, though the library wanted to send that at
+// once.
+func TestABreachBehindAMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada := chat.join("")
+		chat.network.Window = 1 << 10
+		rogue := chat.upgrade()
+		for range 10 { // three share a frame
+			ada.say(strings.Repeat("x", protocol.MaxText))
+			synctest.Wait() // the first is being written alone
+		}
+		rogue.send("\x81\x01x") // without a mask
+		time.Sleep(2 * time.Second)
+		if frames := rogue.wantClosed(1002); frames < 3 {
+			t.Errorf("%d frames before the close frame", frames)
+		}
+	})
+}
+
+// A client that breaks the protocol while it is being written to is told so, nothing follows,
+// and it finds the close frame, for a while, though it goes on sending.
+func TestABreachDuringAMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		ada := chat.join("")
+		chat.network.Window = 1 << 10
+		rogue := chat.upgrade()
+		for range 10 {
+			ada.say(strings.Repeat("x", protocol.MaxText))
+			synctest.Wait() // the first is being written alone
+		}
+		rogue.send("\x81\x01x")
+		synctest.Wait()
+		rogue.next() // which was being written
+		for range 5 {
+			time.Sleep(lingerWait / 10)
+			rogue.send(strings.Repeat("x", 20_000))
+		}
+		if frames := rogue.wantClosed(1002); frames != 0 {
+			t.Errorf("%d frames before the close frame", frames)
+		}
+	})
 }
 
 // Answers to repeats are not copies of the messages: clients that do not read them cost

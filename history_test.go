@@ -87,6 +87,35 @@ func TestARestartIsNotNoticed(t *testing.T) {
 	}
 }
 
+// A message of several lines is one line in the file, and comes back as it was.
+func TestAMessageOfSeveralLinesIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		code := "\tif x {\n\t\treturn \"\\n\"\n\n\t}"
+		first := startChat(t, keptIn(t, dir))
+		ada, bob, classic := first.joinV1("key=ada"), first.joinV1(""), first.join("")
+		ada.say("look:", "r1")
+		ada.say(code, "r2")
+		bob.want("look:", code)
+		classic.want("look:", `if x {   return "\n"   }`)
+		said := ada.take("message")
+		first.stop()
+		first.wantStopped()
+
+		text, err := os.ReadFile(filepath.Join(dir, "lobby.jsonl"))
+		if want := said[0].Line + "\n" + said[1].Line + "\n"; string(text) != want {
+			t.Errorf("the file has %q, %v, want %q", text, err, want)
+		}
+		second := startChat(t, keptIn(t, dir))
+		back := second.joinV1("key=ada")
+		back.want("look:", code)
+		back.say(code, "r2")
+		if answer := back.take("message"); len(answer) != 1 || answer[0].Line != said[1].Line {
+			t.Errorf("a repeat is answered with %+v", answer)
+		}
+	})
+}
+
 // A batch is in the file before anybody receives it.
 func TestWhatIsReceivedIsInTheFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -290,7 +319,7 @@ func TestTwoProcessesDoNotShareADirectory(t *testing.T) {
 	start(t, self(t), "-addr", "127.0.0.1:0", "-history", dir).waitFor(t, `listening on (\S+)`)
 }
 
-var kills = flag.Int("kills", 24, "how often TestKills kills the program")
+var kills = flag.Int("kills", 12, "how often TestKills kills the program")
 
 // killPoints is how many places a life of the program has at which TestKills kills it: the
 // places of a rewrite and two more writes, or of four writes.
@@ -355,7 +384,7 @@ func mortalChat(dir string, point int) {
 }
 
 // A server that talks is killed at every place of every write: before it, inside, and after
-// it, when nobody has received what was written; in every second round while it rewrites its
+// it, when nobody has received what was written; every second time while it rewrites its
 // file. What anybody received is in the file, a client that comes back misses nothing, and
 // what it sends again is said once.
 func TestKills(t *testing.T) {
@@ -369,11 +398,11 @@ func TestKills(t *testing.T) {
 		sent     int
 	)
 	for kill := range *kills + 1 {
-		point := 1 + kill%killPoints
+		point := 1 + 5*kill%killPoints
 		if kill == *kills {
 			point = 0
 		}
-		if kill/killPoints%2 == 1 { // blank lines make the file so long that it is rewritten
+		if (kill+kill/killPoints)%2 == 1 { // blank lines make the file so long that it is rewritten
 			f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 			if err == nil {
 				_, err = f.Write(append([]byte{'\n'}, bytes.Repeat([]byte{'\n'}, 1<<20)...))

@@ -14,23 +14,21 @@ import (
 	"chat/internal/ratelog"
 )
 
-// tickPeriod is how often the hub looks for writes that take too long, pings that are due
-// and changes of presence.
+// tickPeriod is how often the hub looks for slow writes, due pings and changes of presence.
 const tickPeriod = time.Second
 
-// broadcastSize is how many messages may wait for the hub before their senders do. Those
-// that wait share a batch.
+// broadcastSize is how many messages may wait for the hub before their senders do.
 const broadcastSize = 256
 
 // Hub runs one room. One goroutine, run, owns everything under "owned by run"; everyone
-// else reaches it through the channels, by offer, and reads the atomic fields. (writePumps
-// also tell the coalescer what is written.)
+// else reaches it through the channels, by offer, and reads the atomic fields.
 type Hub struct {
-	register     chan *Client  // clients that come in
-	unregister   chan leave    // clients that go out
-	broadcast    chan message  // what clients say
-	clearHistory chan struct{} // requests to forget what was said
-	stopped      chan struct{} // closed by run when it returns
+	register     chan *Client                 // clients that come in
+	unregister   chan leave                   // clients that go out
+	broadcast    chan message                 // what clients say
+	clearHistory chan struct{}                // requests to forget what was said
+	readHistory  chan chan<- []*history.Entry // requests for what is kept; each has room for the answer
+	stopped      chan struct{}                // closed by run when it returns
 
 	logger       *ratelog.Logger
 	counters     *metrics.Counters
@@ -45,7 +43,7 @@ type Hub struct {
 	members           *presence.Members          // the users behind the clients
 	log               roomLog                    // the order of messages, and the last of them
 	builder           batchBuilder               // messages taken from the log and not yet queued
-	coalescer         *coalescer                 // when to take the next
+	coalescer         *coalescer                 // when to take the next; writePumps tell it what is written
 	scratch           []byte                     // scratch: one message in the classic protocol
 	pingedAt          time.Time                  // when all clients were last pinged
 	waits                                        // for the log: clients, and messages
@@ -63,15 +61,17 @@ type message struct {
 	protocol.ClientMessage
 }
 
-// newHub returns a room without clients, which is in memory alone, and whose message ids are
-// larger than afterID. Its owner calls run.
+// newHub returns a room without clients, in memory alone, and with ids above afterID. Its
+// owner calls run.
 func newHub(logger *ratelog.Logger, counters *metrics.Counters, afterID int64) *Hub {
 	now := time.Now()
+	broadcast := make(chan message, broadcastSize)
 	return &Hub{
 		register:     make(chan *Client),
 		unregister:   make(chan leave),
-		broadcast:    make(chan message, broadcastSize),
+		broadcast:    broadcast,
 		clearHistory: make(chan struct{}),
+		readHistory:  make(chan chan<- []*history.Entry),
 		stopped:      make(chan struct{}),
 		logger:       logger,
 		counters:     counters,
@@ -80,7 +80,7 @@ func newHub(logger *ratelog.Logger, counters *metrics.Counters, afterID int64) *
 		waits:        waits{held: make(map[*Client]int64)},
 		members:      presence.New(now),
 		log:          &localLog{history: history.New(now, afterID)},
-		coalescer:    newCoalescer(),
+		coalescer:    newCoalescer(broadcast),
 		pingedAt:     now,
 	}
 }
@@ -122,12 +122,14 @@ func (h *Hub) run(ctx context.Context) {
 			h.publish(m)
 		case <-committed:
 			h.deliver()
-		case <-h.coalescer.written:
+		case <-h.coalescer.ended:
 			h.coalescer.release()
 		case <-h.coalescer.timer.C:
-			h.coalescer.release()
+			h.coalescer.expire()
 		case <-h.clearHistory:
 			h.log.clear()
+		case reply := <-h.readHistory:
+			reply <- h.log.kept()
 		case now := <-ticker.C:
 			h.tick(now)
 		case <-ctx.Done():
@@ -153,11 +155,10 @@ func (h *Hub) join(c *Client) {
 		return
 	}
 	entries, missed, lastID := h.log.since(c.resumeAfter)
-	hello := protocol.Hello{Room: c.room, Name: c.name, UserID: c.userID, LastID: lastID, Missed: missed}
-	text := append(append(hello.Encode(), '\n'), h.members.Online().Encode()...)
-	greeting := newGreeting(text, entries)
+	hello := protocol.Hello{Room: c.room, Name: c.name, UserID: c.userID, LastID: lastID, Missed: missed, URL: c.pageURL}
+	greeting := newGreeting(append(append(hello.Encode(), '\n'), h.members.Online().Encode()...), entries)
 	greeting.expect(1, h.ticks.Load(), h.backlog)
-	c.send <- greeting // its queue is still empty
+	c.send.Put(greeting) // its queue is still empty
 }
 
 // publish says a message, with all that wait for the hub now.
@@ -204,14 +205,13 @@ func (h *Hub) deliver() {
 
 // flush queues the batch that was built, if there is one, for every client.
 func (h *Hub) flush() {
-	lines := h.builder.messages
+	lines, firstAt := h.builder.messages, h.builder.firstAt
 	if lines == 0 {
 		return
 	}
-	firstAt := h.builder.firstAt
 	b := h.builder.take()
 	b.expect(len(h.clients), h.ticks.Load(), h.backlog)
-	h.coalescer.begin(b, len(h.clients))
+	h.coalescer.begin(b, lines, len(h.clients))
 	queued := 0
 	for c := range h.clients {
 		if h.enqueue(c, b) {

@@ -18,7 +18,6 @@ import (
 // pair is the pattern.
 var fileOrder = [][]string{
 	{"main.go"},
-	{"flags.go"},
 	{"server.go"},
 	{"rooms.go"},
 	{"hub.go", "client.go", "deliver.go", "log.go"},
@@ -84,6 +83,8 @@ func (noPackages) Import(path string) (*types.Package, error) {
 // Packages below internal are leaves: each imports these of ours, and of others' none but
 // those named.
 var imports = map[string][]string{
+	"chat/internal/access":    {},
+	"chat/internal/address":   {},
 	"chat/internal/backlog":   {},
 	"chat/internal/budget":    {},
 	"chat/internal/connlimit": {},
@@ -94,8 +95,10 @@ var imports = map[string][]string{
 	"chat/internal/metrics":   {"chat/internal/protocol"},
 	"chat/internal/natslog":   {"chat/internal/history", "chat/internal/presence", "chat/internal/protocol", "github.com/nats-io/nats.go", "github.com/nats-io/nats.go/micro"},
 	"chat/internal/natstest":  {"chat/internal/natslog"},
+	"chat/internal/page":      {},
 	"chat/internal/presence":  {"chat/internal/protocol"},
 	"chat/internal/protocol":  {},
+	"chat/internal/queue":     {},
 	"chat/internal/ratelog":   {},
 	"chat/internal/socket":    {},
 	"chat/internal/wstest":    {"chat/internal/protocol"},

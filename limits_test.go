@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -18,26 +17,6 @@ import (
 )
 
 // What hostile clients cost, in sum: each limit that no single client exceeds.
-
-// A page's origin counts with its scheme: only http and https are pages of a host.
-func TestOriginScheme(t *testing.T) {
-	for _, server := range []*server{newServer(nil, 0, 1), newServer([]string{"chat.example"}, 0, 1)} {
-		for origin, want := range map[string]bool{
-			"http://chat.example":             true,
-			"https://chat.example":            true,
-			"chrome-extension://chat.example": false,
-			"file://chat.example":             false,
-			"ws://chat.example":               false,
-			"//chat.example":                  false,
-		} {
-			r := httptest.NewRequest("GET", "http://chat.example/ws", nil)
-			r.Header.Set("Origin", origin)
-			if server.allows(r) != want {
-				t.Errorf("%q with -origin %q: %v", origin, server.origins, !want)
-			}
-		}
-	}
-}
 
 // A message that is begun and not finished costs little more than what was sent of it,
 // and if it is long, not for long.

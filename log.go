@@ -41,6 +41,10 @@ type roomLog interface {
 	// it may have missed others, and the position from which it may resume next.
 	since(p history.Position) (entries []*history.Entry, missed bool, lastID int64)
 
+	// kept returns the messages that are kept, oldest first; nil if there are none, or they
+	// are not read yet.
+	kept() []*history.Entry
+
 	last() (id int64, severalSpoke bool) // of the last message, 0 if there is none; and whether more than one user said something
 
 	tick(now time.Time, ms *presence.Members) // called once a tickPeriod
@@ -116,10 +120,17 @@ func (l *localLog) since(p history.Position) (entries []*history.Entry, missed b
 	return entries, missed, l.history.LastID()
 }
 
+func (l *localLog) kept() []*history.Entry { return keptOf(l.history) }
+
+func keptOf(h *history.History) []*history.Entry {
+	kept, _ := h.Kept()
+	return kept
+}
+
 func (l *localLog) last() (id int64, severalSpoke bool) { return lastOf(l.history) }
 
 func lastOf(h *history.History) (id int64, severalSpoke bool) {
-	if kept, _ := h.Kept(); len(kept) > 0 {
+	if len(keptOf(h)) > 0 {
 		id = h.LastID()
 	}
 	return id, h.SeveralSpoke()
@@ -171,10 +182,7 @@ func (l *sharedLog) take() []committed {
 	t := l.log.Take()
 	l.reason = t.Lost
 	if t.Start != nil {
-		l.history = history.Begin(t.Start.GoneID)
-		for _, m := range t.Start.Messages {
-			l.history.Keep(m)
-		}
+		l.history = historyOf(t.Start)
 	}
 	for _, h := range t.Lines {
 		c := committed{name: h.Name, text: h.Text, isRepeat: h.Repeat}
@@ -187,6 +195,15 @@ func (l *sharedLog) take() []committed {
 		l.taken = append(l.taken, c)
 	}
 	return l.taken
+}
+
+// historyOf returns the history of a room that was read from the stream.
+func historyOf(start *natslog.Start) *history.History {
+	h := history.Begin(start.GoneID)
+	for _, m := range start.Messages {
+		h.Keep(m)
+	}
+	return h
 }
 
 func (l *sharedLog) lost() *protocol.Disconnect { return l.reason }
@@ -224,11 +241,13 @@ func (l *sharedLog) since(p history.Position) (entries []*history.Entry, missed 
 		p = min(p, history.Position(lastID))
 	}
 	entries, missed = l.history.Since(p)
-	if kept, _ := l.history.Kept(); len(kept) == 0 {
+	if len(l.kept()) == 0 {
 		lastID = l.log.EndID()
 	}
 	return entries, missed, lastID
 }
+
+func (l *sharedLog) kept() []*history.Entry { return keptOf(l.history) }
 
 func (l *sharedLog) last() (id int64, severalSpoke bool) { return lastOf(l.history) }
 

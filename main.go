@@ -40,20 +40,16 @@
 //	-nats-replicas n
 //		With -nats: how many nodes keep what is said, if the stream is made: 1, 3 or 5.
 //	-nats-max-bytes n
-//		With -nats: how many bytes of it they keep at most, if the stream is made. 0 is
-//		no limit.
-//	-nats-creds file
-//		With -nats: a file with credentials for NATS.
-//	-nats-ca file
-//		With -nats: a file with certificates of authorities that may vouch for NATS.
+//		With -nats: how many bytes they keep at most, if the stream is made. 0 is no limit.
+//	-nats-creds file, -nats-ca file
+//		With -nats: credentials, and certificates of authorities that may vouch for NATS.
 //	-metrics host:port
-//		The address on which to show metrics, at /metrics in the Prometheus text format.
-//		Without the flag there are none.
+//		The address on which to show metrics, at /metrics, as Prometheus reads them.
 //	-version
 //		Print what was built, and exit.
 //
-// At /healthz the server answers 200 and "ok" while it runs, but with -nats 503 while it
-// does not reach what is said there.
+// At /healthz the server answers 200 and "ok" while it runs, with -nats 503 while NATS is out
+// of reach. At /history it answers with what a room keeps, as JSON lines.
 //
 // An interrupt (Ctrl-C) or SIGTERM stops it: it delivers what was said, tells every client
 // that it stops, and exits with status 0 within five seconds. A second one ends it at once.
@@ -66,11 +62,14 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"os"
 	"os/signal"
-	"strconv"
+	"runtime/debug"
 	"syscall"
 	"time"
 
+	"chat/internal/access"
+	"chat/internal/address"
 	"chat/internal/metrics"
 	"chat/internal/natslog"
 )
@@ -115,11 +114,11 @@ func main() {
 	if *metricsAddr != "" {
 		checkAddr("-metrics", *metricsAddr)
 	}
-	hosts, err := parseOrigins(*origins)
+	hosts, err := access.ParseOrigins(*origins)
 	if err != nil {
 		usageError("-origin: %v", err)
 	}
-	proxyPrefixes, err := parseProxies(*proxies)
+	proxyPrefixes, err := access.ParseProxies(*proxies)
 	if err != nil {
 		usageError("-proxy: %v", err)
 	}
@@ -129,13 +128,14 @@ func main() {
 	if *maxClients < 1 || *maxClients > maxMaxClients {
 		usageError("-max-clients must be from 1 to %d", maxMaxClients)
 	}
-	urls, err := parseNATS(*natsURLs)
+	urls, err := natslog.ParseURLs(*natsURLs)
 	if err != nil {
 		usageError("-nats: %v", err)
 	}
 	nats := natslog.Options{URLs: urls, Creds: *natsCreds, CA: *natsCA, Replicas: *natsReplicas, MaxBytes: *natsMaxBytes, Keep: *keep}
 	checkKeeping(*historyDir, nats)
 
+	setGCPercent()
 	s := newServer(hosts, *rate, *maxClients)
 	s.proxies = proxyPrefixes
 	if *historyDir != "" {
@@ -147,12 +147,12 @@ func main() {
 	context.AfterFunc(ctx, stop) // so that the second signal ends the process
 	l, err := net.Listen("tcp", *addr)
 	if err != nil {
-		log.Fatalf("%v (is another chat running? -addr :8081 takes another port)", err)
+		log.Fatal(address.Explain("-addr", *addr, err))
 	}
 	var metricsListener net.Listener
 	if *metricsAddr != "" {
 		if metricsListener, err = net.Listen("tcp", *metricsAddr); err != nil {
-			log.Fatalf("-metrics: %v", err)
+			log.Fatal(address.Explain("-metrics", *metricsAddr, err))
 		}
 		log.Printf("metrics at http://%s/metrics", metricsListener.Addr())
 	}
@@ -167,53 +167,64 @@ func main() {
 	}
 }
 
+// setGCPercent lets the garbage collector run half as often, unless GOGC says how often.
+func setGCPercent() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(200) // most memory is goroutines' stacks, which are not garbage
+	}
+}
+
+// isSet reports whether the command line has a flag.
+func isSet(name string) (set bool) {
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == name })
+	return set
+}
+
+// checkAddr ends the program unless a flag's value is an address to listen on.
+func checkAddr(name, addr string) {
+	if _, port, err := net.SplitHostPort(addr); err != nil {
+		usageError("%s %q is not host:port", name, addr)
+	} else if _, err := net.LookupPort("tcp", port); err != nil {
+		usageError("%s %q: no such port", name, addr)
+	}
+}
+
+// checkKeeping ends the program unless the flags that say where to keep what is said go
+// together.
+func checkKeeping(historyDir string, nats natslog.Options) {
+	switch {
+	case nats.Keep < 0:
+		usageError("-keep must not be negative")
+	case historyDir == "" && nats.URLs == nil && isSet("keep"):
+		usageError("-keep needs -history or -nats")
+	case historyDir != "" && nats.URLs != nil:
+		usageError("-history and -nats exclude each other: with -nats, NATS keeps what is said")
+	case nats.Replicas < 1 || nats.Replicas > 5:
+		usageError("-nats-replicas must be from 1 to 5")
+	case nats.MaxBytes < 0:
+		usageError("-nats-max-bytes must not be negative")
+	}
+	for _, name := range []string{"nats-replicas", "nats-max-bytes", "nats-creds", "nats-ca"} {
+		if nats.URLs == nil && isSet(name) {
+			usageError("-%s needs -nats", name)
+		}
+	}
+}
+
+// usageError says what is wrong with the command line and exits with status 2.
+func usageError(format string, args ...any) {
+	fmt.Fprintf(flag.CommandLine.Output(), format+"\n", args...)
+	flag.Usage()
+	os.Exit(2)
+}
+
 // announce logs the URLs at which the chat can be opened: from other machines, if they can
 // reach this one, and here.
 func announce(addr *net.TCPAddr) {
 	log.Printf("listening on %s", addr)
-	others, here := addresses(addr, outwardIP)
+	others, here := address.URLs(addr, address.Outward)
 	if others != "" {
 		log.Printf("open %s from other machines (if it does not open there: same network? does the firewall here let port %d in?)", others, addr.Port)
 	}
 	log.Printf("open %s on this machine", here)
-}
-
-// addresses returns the URLs at which other machines and this one can open a server that
-// listens on addr; others is "" if they cannot. For a wildcard address, outward returns the
-// address that others see, nil if there is none; its argument is "udp4" or "udp6".
-func addresses(addr *net.TCPAddr, outward func(network string) net.IP) (others, here string) {
-	page := func(host string) string {
-		return "http://" + net.JoinHostPort(host, strconv.Itoa(addr.Port))
-	}
-	switch ip := addr.IP; {
-	case ip.IsUnspecified():
-		for _, network := range []string{"udp4", "udp6"} {
-			if network == "udp6" && ip.To4() != nil {
-				break // it listens on IPv4 alone
-			}
-			if ip := outward(network); ip != nil && ip.IsGlobalUnicast() { // neither loopback nor link-local
-				others = page(ip.String())
-				break
-			}
-		}
-		return others, page("localhost")
-	case ip.Equal(net.IPv4(127, 0, 0, 1)), ip.Equal(net.IPv6loopback):
-		return "", page("localhost")
-	case ip.IsLoopback():
-		return "", page(ip.String())
-	default:
-		return page(addr.IP.String()), page(addr.IP.String())
-	}
-}
-
-// outwardIP returns this machine's address on its default route, nil without one. It sends
-// nothing: to connect a UDP socket only looks up the route. The addresses that it looks up
-// are reserved for documentation (RFC 5737, RFC 3849).
-func outwardIP(network string) net.IP {
-	conn, err := net.Dial(network, map[string]string{"udp4": "192.0.2.1:9", "udp6": "[2001:db8::1]:9"}[network])
-	if err != nil {
-		return nil
-	}
-	defer conn.Close()
-	return conn.LocalAddr().(*net.UDPAddr).IP
 }

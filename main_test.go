@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,78 +20,10 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"chat/internal/protocol"
+	"chat/internal/wstest"
 )
-
-func TestParseProxies(t *testing.T) {
-	for list, want := range map[string]string{
-		"":                         "[]",
-		"127.0.0.1":                "[127.0.0.1/32]",
-		"10.1.2.3/8, ::1,fd00::/8": "[10.0.0.0/8 ::1/128 fd00::/8]",
-		"::ffff:10.0.0.1":          "[10.0.0.1/32]",
-		"nginx":                    "error",
-		"127.0.0.1,,::1":           "error",
-		"127.0.0.1/33":             "error",
-		"127.0.0.1:80":             "error",
-	} {
-		prefixes, err := parseProxies(list)
-		got := fmt.Sprint(prefixes)
-		if err != nil {
-			got = "error"
-		}
-		if got != want {
-			t.Errorf("%q: %s, want %s", list, got, want)
-		}
-	}
-}
-
-func TestParseOrigins(t *testing.T) {
-	for list, want := range map[string]string{
-		"":                                "[]",
-		"chat.example":                    "[chat.example]",
-		"a.example, b.example:8080,[::1]": "[a.example b.example:8080 [::1]]",
-		"http://chat.example":             "error",
-		"chat.example/":                   "error",
-		"a.example,,b.example":            "error",
-		":8080":                           "error",
-		"a b":                             "error",
-		"a.example:http":                  "error",
-		"user@a.example":                  "error",
-	} {
-		hosts, err := parseOrigins(list)
-		got := fmt.Sprint(hosts)
-		if err != nil {
-			got = "error"
-		}
-		if got != want {
-			t.Errorf("%q: %s, want %s", list, got, want)
-		}
-	}
-}
-
-func TestAddresses(t *testing.T) {
-	outward := func(v4, v6 string) func(string) net.IP {
-		return func(network string) net.IP {
-			return net.ParseIP(map[string]string{"udp4": v4, "udp6": v6}[network])
-		}
-	}
-	for _, machine := range []struct{ listen, v4, v6, others, here string }{
-		{"::", "192.168.1.20", "2001:db8::20", "http://192.168.1.20:8080", "http://localhost:8080"},
-		{"::", "", "2001:db8::20", "http://[2001:db8::20]:8080", "http://localhost:8080"},
-		{"::", "169.254.3.4", "2001:db8::20", "http://[2001:db8::20]:8080", "http://localhost:8080"},
-		{"::", "", "fe80::20", "", "http://localhost:8080"},
-		{"::", "", "", "", "http://localhost:8080"},
-		{"0.0.0.0", "", "2001:db8::20", "", "http://localhost:8080"},
-		{"127.0.0.1", "192.168.1.20", "", "", "http://localhost:8080"},
-		{"127.0.0.2", "192.168.1.20", "", "", "http://127.0.0.2:8080"},
-		{"::1", "192.168.1.20", "", "", "http://localhost:8080"},
-		{"10.0.0.7", "192.168.1.20", "", "http://10.0.0.7:8080", "http://10.0.0.7:8080"},
-	} {
-		others, here := addresses(&net.TCPAddr{IP: net.ParseIP(machine.listen), Port: 8080}, outward(machine.v4, machine.v6))
-		if others != machine.others || here != machine.here {
-			t.Errorf("%v: %q and %q", machine, others, here)
-		}
-	}
-}
 
 // The log says at which URLs the chat can be opened, and none that other machines cannot
 // reach.
@@ -331,21 +264,56 @@ func TestNATSFilesAreMissing(t *testing.T) {
 	}
 }
 
-// If it cannot listen, the program says so in one line and exits with status 1.
-func TestThePortIsTaken(t *testing.T) {
+// If it cannot listen, the program says so in one line, with what to try instead, and exits
+// with status 1.
+func TestItCannotListen(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	for _, flags := range [][]string{
-		{"-addr", l.Addr().String()},
-		{"-metrics", l.Addr().String(), "-addr", "127.0.0.1:0"},
+	taken := l.Addr().String()
+	for _, fault := range []struct {
+		flags []string
+		hint  string
+	}{
+		{[]string{"-addr", taken}, `^\S+ \S+ -addr: .*is another chat running\? (-addr 127.0.0.1:\d+ is free|try another port)\)\n$`},
+		{[]string{"-metrics", taken, "-addr", "127.0.0.1:0"}, `^\S+ \S+ -metrics: .*is another chat running\? (-metrics 127.0.0.1:\d+ is free|try another port)\)\n$`},
+		{[]string{"-addr", "203.0.113.1:8080"}, `^\S+ \S+ -addr: .*this machine has no address 203.0.113.1; -addr :8080 listens on all that it has\)\n$`},
 	} {
-		status, stderr := start(t, append([]string{self(t)}, flags...)...).exit()
-		if status != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, flags[0]) {
-			t.Errorf("%v: status %d, %s", flags, status, stderr)
+		status, stderr := start(t, append([]string{self(t)}, fault.flags...)...).exit()
+		if status != 1 || !regexp.MustCompile(fault.hint).MatchString(stderr) {
+			t.Errorf("%v: status %d, %s", fault.flags, status, stderr)
 		}
+	}
+}
+
+// The hello of a page at localhost has the URL that the log gives for other machines, and
+// none if the log gives none.
+func TestTheHelloHasTheURLForOthers(t *testing.T) {
+	p := start(t, self(t), "-addr", "0.0.0.0:0")
+	port := p.waitFor(t, `listening on \S+:(\d+)`)
+	p.waitFor(t, "on this machine")
+	want := ""
+	if match := regexp.MustCompile(`open (\S+) from other machines`).FindStringSubmatch(p.log.String()); match != nil {
+		want = match[1] + "/?room=team"
+	}
+	for _, host := range []string{"localhost", "127.0.0.1"} {
+		dialer := websocket.Dialer{Subprotocols: []string{protocol.Subprotocol}, HandshakeTimeout: 20 * time.Second}
+		conn, _, err := dialer.Dial("ws://"+net.JoinHostPort(host, port)+"/ws?room=team", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, frame, err := conn.ReadMessage()
+		if err != nil {
+			t.Fatal(err)
+		}
+		events, err := wstest.Events(protocol.ChatV1, frame)
+		if err != nil || events[0].URL != want {
+			t.Errorf("asked at %s, the URL is %q, %v, want %q", host, events[0].URL, err, want)
+		}
+		want = ""
 	}
 }
 
@@ -463,5 +431,17 @@ func TestNoFileDescriptorLeft(t *testing.T) {
 	}
 	if _, text, err := ada.ReadMessage(); string(text) != "at last" {
 		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// The environment decides how often the garbage collector runs, where it says so.
+func TestGCPercent(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	for env, want := range map[string]int{"": 200, "100": 100} {
+		t.Setenv("GOGC", env)
+		setGCPercent()
+		if got := debug.SetGCPercent(100); got != want {
+			t.Errorf("with GOGC=%s: %d, want %d", env, got, want)
+		}
 	}
 }

@@ -10,8 +10,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"chat/internal/budget"
 	"chat/internal/natstest"
 	"chat/internal/protocol"
+	"chat/internal/queue"
 	"chat/internal/wstest"
 )
 
@@ -88,7 +90,7 @@ func TestDeliveriesToASlowConsumerDoNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newTestHub()
 		ada, slow := joinHub(h, protocol.Classic), joinHub(h, protocol.Classic)
-		slow.send = make(chan *batch) // takes nothing
+		slow.send = queue.New[*batch](0) // takes nothing
 		for range 3 {
 			h.log.say(message{ada, protocol.ClientMessage{Text: "hello"}})
 		}
@@ -133,6 +135,12 @@ var ways = []struct {
 	{"refusals", "bad_query", func(c *chat) { c.ask(strings.Replace(handshake, "/ws", "/ws?room=%zz", 1)) }},
 	{"refusals", "not_websocket", func(c *chat) { c.ask(plainGet) }},
 	{"refusals", "bad_handshake", func(c *chat) { c.ask(strings.Replace(handshake, wstest.HandshakeKey, "short", 1)) }},
+	{"refusals", "history_limit", func(c *chat) {
+		c.budgets = budget.New(time.Second, burst) // enough for one request
+		for range 2 {
+			c.ask(wstest.PlainGet("chat.test", "/history"))
+		}
+	}},
 	{"refusals", "origin", func(c *chat) {
 		c.ask(wstest.WithHeader(handshake, "Origin: http://evil.test"))
 	}},

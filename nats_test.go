@@ -531,6 +531,36 @@ func TestWhoIsOnlineOnAllServers(t *testing.T) {
 	})
 }
 
+// What was said before can be read on each server, whether the room is open there or not, but
+// not while the stream is away.
+func TestEarlierMessagesOnAllServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nats, servers := startServers(t, 2)
+		ada := servers[0].joinV1("room=team")
+		settle()
+		ada.say("one")
+		ada.say("two")
+		settle()
+		said := lines(ada.take("message"))
+		for _, s := range servers {
+			if got := s.earlier("room=team"); len(said) != 2 || !slices.Equal(got, said) {
+				t.Errorf("%q, want %q", got, said)
+			}
+			if got := s.earlier("room=empty"); !slices.Equal(got, []string{""}) {
+				t.Errorf("a room in which nothing was said has %q", got)
+			}
+		}
+		servers[1].wantRooms(1)
+		nats.SetAway(true)
+		time.Sleep(15 * time.Second)
+		for _, s := range servers {
+			if resp, body := s.ask(wstest.PlainGet("chat.test", "/history?room=team")); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+				t.Errorf("while the stream is away: %s %v %q", resp.Status, resp.Header, body)
+			}
+		}
+	})
+}
+
 // Lines of other versions, and what strangers publish, are skipped, counted and logged.
 func TestWhatCannotBeReadIsSkipped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

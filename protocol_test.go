@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -37,7 +38,11 @@ func TestBothProtocols(t *testing.T) {
 		{"quotes and backslashes", `name="\`, `{"text":"\"\\"}`,
 			`"\: "\`, `"name":"\"\\","text":"\"\\"}`},
 		{"line breaks and controls", "", `{"text":"one\ntwo\u0000\u2028\u0085three\t"}`,
-			`one two   three`, `"name":"guest","text":"one two   three"}`},
+			`one two   three`, `"name":"guest","text":"one\ntwo \n three"}`},
+		{"a paste from Windows", "", `{"text":"\r\nif x {\r\n\treturn\r\n}\r\n"}`,
+			"if x {  return }", `"name":"guest","text":"if x {\n\treturn\n}"}`},
+		{"indentation", "name=Ada", `{"text":" \n    one\n\n\ttwo \n "}`,
+			"Ada: one   two", `"name":"Ada","text":"    one\n\n\ttwo"}`},
 		{"escapes", "", `{"text":"\u0063af\u00e9 \ud83d\ude00 \ud83d"}`,
 			"café 😀 \ufffd", "\"name\":\"guest\",\"text\":\"café 😀 \ufffd\"}"},
 		{"other scripts", "name=%D7%A2%D7%93%D7%94", `{"text":"שלום"}`,
@@ -46,6 +51,8 @@ func TestBothProtocols(t *testing.T) {
 		{"no text", "", `{"ref":"a1"}`, ``, ``},
 		{"from the classic protocol", "classic", `hello`,
 			`hello`, `"name":"guest","text":"hello"}`},
+		{"lines from the classic protocol", "classic", "\tone\r\ntwo\u2028",
+			`one  two`, `"name":"guest","text":"one  two"}`},
 		{"from the classic protocol, with a name", "classic&name=Ada", `{"text":"hello"}`,
 			`Ada: {"text":"hello"}`, `"name":"Ada","text":"{\"text\":\"hello\"}"}`},
 	} {
@@ -151,6 +158,28 @@ func TestOnline(t *testing.T) {
 		time.Sleep(time.Second)
 		wantOnline(t, ada, 2, "Ada", "Carl")
 	})
+
+	// "froms" and "names" are in step, whatever order the user ids have. A user with several
+	// connections and names has one entry: the name that was given last.
+	synctest.Test(t, func(t *testing.T) {
+		chat := startChat(t)
+		names := map[string]string{} // by user id
+		for i := range 20 {
+			name := fmt.Sprint("user ", i%7)
+			names[chat.joinV1(fmt.Sprintf("name=%s&key=%d", url.QueryEscape(name), i)).hello().From] = name
+		}
+		again := chat.joinV1("name=Renamed&key=3")
+		names[again.hello().From] = "Renamed"
+		online := again.take("online")[0]
+		if len(names) != 20 || online.Count != 20 || len(online.Froms) != 20 || !slices.IsSorted(online.Names) {
+			t.Errorf("%+v", online)
+		}
+		for i, from := range online.Froms {
+			if online.Names[i] != names[from] {
+				t.Errorf("%s is said to be %q, and is %q", from, online.Names[i], names[from])
+			}
+		}
+	})
 }
 
 // wantOnline fails the test unless the client was told once who is online, or for count 0
@@ -161,7 +190,7 @@ func wantOnline(t *testing.T, p *person, count int, names ...string) {
 	if count == 0 && len(online) == 0 {
 		return
 	}
-	if len(online) != 1 || online[0].Count != count || !slices.Equal(online[0].Names, names) {
+	if len(online) != 1 || online[0].Count != count || !slices.Equal(online[0].Names, names) || len(online[0].Froms) != len(names) {
 		t.Errorf("told %+v, want %d: %q", online, count, names)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -64,8 +65,8 @@ func newRooms(ctx context.Context, log *ratelog.Logger, counters *metrics.Counte
 	return rs
 }
 
-// open makes a room and starts its hub. Without a stream its ids are larger than those of an earlier hub
-// of the name, even if the clock was set back. The lock must be held.
+// open makes a room and starts its hub. Without a stream its ids are larger than those of an
+// earlier hub of the name, even if the clock was set back. The lock must be held.
 func (rs *rooms) open(name string) *room {
 	ctx, stop := context.WithCancel(rs.ctx)
 	r := &room{hub: newHub(rs.log, rs.counters, rs.lastID), stop: stop}
@@ -115,6 +116,42 @@ func (rs *rooms) admits(name string) bool {
 	}
 	_, ok := rs.nextToClose()
 	return ok
+}
+
+// readTimeout is how long a room that is not open may take to be read from the stream.
+const readTimeout = 5 * time.Second
+
+// errAway says that the stream is out of reach.
+var errAway = errors.New("the stream is out of reach")
+
+// history returns the messages that a room keeps, oldest first. A room that is not open is
+// read from its file or the stream, and stays as it is. An error says that what was said
+// cannot be read now.
+func (rs *rooms) history(ctx context.Context, name string) ([]*history.Entry, error) {
+	if rs.stream != nil && !rs.stream.Await(ctx, 0) {
+		return nil, errAway
+	}
+	rs.mu.Lock()
+	r := rs.named[name]
+	rs.mu.Unlock()
+	if r != nil {
+		reply := make(chan []*history.Entry, 1)
+		if offer(r.hub, r.hub.readHistory, reply) {
+			if kept := <-reply; kept != nil {
+				return kept, nil
+			}
+		}
+	}
+	if rs.stream == nil {
+		return rs.dir.Read(name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	start, err := rs.stream.Kept(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return keptOf(historyOf(start)), nil
 }
 
 // enter counts a client into a room and returns its hub, or nil if there are too many

@@ -6,29 +6,32 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	_ "embed"
-	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"log"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
-	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
 
+	"chat/internal/access"
+	"chat/internal/address"
 	"chat/internal/budget"
 	"chat/internal/connlimit"
 	"chat/internal/filelog"
 	"chat/internal/history"
 	"chat/internal/metrics"
 	"chat/internal/natslog"
+	"chat/internal/page"
 	"chat/internal/protocol"
 	"chat/internal/ratelog"
 )
@@ -62,14 +65,17 @@ const idleTimeoutHTTP = 5 * time.Second
 // of its connections.
 const addressRates = 10
 
-// loopback are the peers that are taken for proxies unless -proxy says otherwise.
-var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+// maxEarlier is how many messages one request for the history gets, at most.
+const maxEarlier = 100
+
+// historyCost is how many messages a request for the history costs its address.
+const historyCost = 10
 
 // server is the program between its flags and its listeners.
 type server struct {
-	origins  []string        // hosts whose pages may join; nil for any, each its own
+	origins  access.Origins  // hosts whose pages may join; nil for any, each its own
 	rate     float64         // messages a second from one connection, addressRates times as many from one address; 0 for no limits
-	proxies  []netip.Prefix  // peers whose X-Forwarded-For says where a request comes from
+	proxies  access.Proxies  // peers whose X-Forwarded-For says where a request comes from
 	slots    chan struct{}   // a token for each connection, from before its upgrade until nothing of it is left
 	secret   [32]byte        // made at start, or kept by openHistory; see userID
 	dir      *filelog.Dir    // where history is kept; nil without -history
@@ -77,6 +83,7 @@ type server struct {
 	upgrader websocket.Upgrader
 	log      *ratelog.Logger
 	counters *metrics.Counters
+	addr     *net.TCPAddr        // that it listens on; set by serve, nil if it is of another kind
 	rooms    *rooms              // made by start
 	budgets  *budget.Budgets     // made by start
 	conns    *connlimit.Listener // made by serve
@@ -84,11 +91,11 @@ type server struct {
 
 // newServer returns a server that accepts pages of these hosts (nil for any), so many
 // messages a second from each connection (0 for no limit), and so many connections.
-func newServer(origins []string, rate float64, maxClients int) *server {
+func newServer(origins access.Origins, rate float64, maxClients int) *server {
 	s := &server{
 		origins:  origins,
 		rate:     rate,
-		proxies:  loopback,
+		proxies:  access.Loopback,
 		slots:    make(chan struct{}, maxClients),
 		log:      ratelog.New(),
 		counters: metrics.New(),
@@ -98,9 +105,8 @@ func newServer(origins []string, rate float64, maxClients int) *server {
 		Subprotocols:     []string{protocol.Subprotocol},
 		HandshakeTimeout: handshakeTimeout,
 		ReadBufferSize:   512,
-		WriteBufferSize:  protocol.MaxFrame, // a merged frame is one write: see package cork
-		WriteBufferPool:  new(sync.Pool),
-		CheckOrigin:      s.allows,
+		WriteBufferPool:  new(sync.Pool), // stays empty: without a pool each connection would have a buffer that nobody uses
+		CheckOrigin:      func(r *http.Request) bool { return s.origins.Allow(r) },
 		Error:            s.refuseHandshake,
 	}
 	return s
@@ -182,11 +188,13 @@ func (m fileMonitor) Failed() { m.counters.HistoryErrors.Add(1) }
 func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s.addr, _ = l.Addr().(*net.TCPAddr)
 	s.start(ctx)
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", serveHome)
 	mux.HandleFunc("GET /ws", s.handleWs)
+	mux.HandleFunc("GET /history", s.serveHistory)
 	mux.HandleFunc("GET /healthz", s.serveHealth)
 	chatServer := s.newHTTPServer(mux)
 	s.conns = connlimit.New(l, cap(s.slots)+extraConns)
@@ -271,81 +279,15 @@ func (s *server) newHTTPServer(handler http.Handler) *http.Server {
 	}
 }
 
-// allows reports whether the page that sends a request may join, by its Origin. Without
-// -origin, any page may join the host that it came from. That does not stop DNS
-// rebinding, where a hostile page's own host name suddenly resolves to this machine: only
-// -origin does. A program that is no browser sends no Origin and may join.
-func (s *server) allows(r *http.Request) bool {
-	origins := r.Header["Origin"]
-	if len(origins) == 0 {
-		return true
-	}
-	u, err := url.Parse(origins[0])
-	if err != nil || len(origins) > 1 || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return false
-	}
-	same := strings.EqualFold(u.Host, r.Host)
-	if s.origins == nil {
-		return same
-	}
-	host := u.Hostname()
-	if _, err := netip.ParseAddr(host); same && (err == nil || strings.EqualFold(host, "localhost")) {
-		return true // no name server was asked, so this is not DNS rebinding
-	}
-	return slices.ContainsFunc(s.origins, func(listed string) bool {
-		return strings.EqualFold(listed, u.Host) || strings.EqualFold(strings.Trim(listed, "[]"), host)
-	})
-}
-
 // home is the page as it is in the source tree.
 //
 //go:embed home.html
 var home string
 
-var (
-	// page is the page as it is served. Its lines end in LF: a browser hashes what it
-	// parsed, where they do.
-	page = withLF(home)
-
-	// pageETag is the page's entity tag (RFC 9110, section 8.8.3).
-	pageETag = `"` + digest(page) + `"`
-
-	// pagePolicy is the page's Content-Security-Policy. It allows the page's own script and
-	// style, by hash, and nothing else.
-	pagePolicy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; img-src data:" +
-		"; connect-src 'self' ws: wss:" +
-		"; script-src 'sha256-" + digest(element("script")) + "'" +
-		"; style-src 'sha256-" + digest(element("style")) + "'"
-)
-
-// withLF returns text with lines that end in LF instead of CRLF.
-func withLF(text string) string { return strings.ReplaceAll(text, "\r\n", "\n") }
-
-// element returns the text of the page's only element of a name.
-func element(name string) string {
-	_, rest, _ := strings.Cut(page, "<"+name+">")
-	text, _, _ := strings.Cut(rest, "</"+name+">")
-	return text
-}
-
-// digest returns the SHA-256 of text in base64.
-func digest(text string) string {
-	sum := sha256.Sum256([]byte(text))
-	return base64.StdEncoding.EncodeToString(sum[:])
-}
+var homePage = page.New(home)
 
 // serveHome answers with the page.
-func serveHome(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", pagePolicy)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("X-Frame-Options", "DENY")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cache-Control", "no-cache") // ask each time; the ETag makes that cheap
-	h.Set("ETag", pageETag)
-	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(page))
-}
+func serveHome(w http.ResponseWriter, r *http.Request) { homePage.ServeHTTP(w, r) }
 
 // logAway is what the server answers while the log that servers share is out of reach.
 const logAway = "The chat's log is out of reach."
@@ -380,16 +322,8 @@ func (s *server) serveMetrics(w http.ResponseWriter, _ *http.Request) {
 // of the protocol: a plain GET of the same URL, which gets as far as 426, tells a page why it
 // was refused.
 func (s *server) handleWs(w http.ResponseWriter, r *http.Request) {
-	query, err := url.ParseQuery(r.URL.RawQuery) // r.URL.Query() would leave out what it cannot read
-	if err != nil {
-		s.counters.Refusals[protocol.BadQuery].Add(1)
-		http.Error(w, "The query of this address cannot be read.", http.StatusBadRequest)
-		return
-	}
-	room, ok := protocol.RoomName(query.Get("room"))
+	query, room, ok := s.parseQuery(w, r)
 	if !ok {
-		s.counters.Refusals[protocol.BadRoomName].Add(1)
-		http.Error(w, fmt.Sprintf("A room's name has up to %d letters, digits, - and _.", protocol.MaxRoomName), http.StatusBadRequest)
 		return
 	}
 	select {
@@ -403,7 +337,7 @@ func (s *server) handleWs(w http.ResponseWriter, r *http.Request) {
 		s.refuseFull(w, r, protocol.LogUnreachable, logAway)
 		return
 	}
-	addr, peer := s.peerOf(r)
+	addr, peer := s.proxies.PeerOf(r)
 	budget := s.budgets.Of(addr)
 	release := func() {
 		budget.Release()
@@ -421,6 +355,7 @@ func (s *server) handleWs(w http.ResponseWriter, r *http.Request) {
 		name:        strings.Clone(protocol.CleanName(query.Get("name"))), // not a piece of the request, which it outlives
 		userID:      s.userID(query.Get("key")),
 		resumeAfter: history.ParsePosition(query.Get("after")),
+		pageURL:     s.urlForOthers(r, room),
 		interval:    s.interval(),
 		budget:      budget,
 	}
@@ -431,6 +366,23 @@ func (s *server) handleWs(w http.ResponseWriter, r *http.Request) {
 			s.conns.Done()
 		}
 	})
+}
+
+// parseQuery returns the query of a request and the room that it names. If there is no such
+// room, it answers why.
+func (s *server) parseQuery(w http.ResponseWriter, r *http.Request) (query url.Values, room string, ok bool) {
+	query, err := url.ParseQuery(r.URL.RawQuery) // r.URL.Query() would leave out what it cannot read
+	if err != nil {
+		s.counters.Refusals[protocol.BadQuery].Add(1)
+		http.Error(w, "The query of this address cannot be read.", http.StatusBadRequest)
+		return nil, "", false
+	}
+	room, ok = protocol.RoomName(query.Get("room"))
+	if !ok {
+		s.counters.Refusals[protocol.BadRoomName].Add(1)
+		http.Error(w, fmt.Sprintf("A room's name has up to %d letters, digits, - and _.", protocol.MaxRoomName), http.StatusBadRequest)
+	}
+	return query, room, ok
 }
 
 // enterRoom counts a client into a room and returns its hub. If the client cannot come in,
@@ -458,7 +410,7 @@ func (s *server) enterRoom(w http.ResponseWriter, r *http.Request, room string, 
 // refuseFull answers that a limit is reached, or the log is out of reach, as a sentence says.
 func (s *server) refuseFull(w http.ResponseWriter, r *http.Request, refusal protocol.Refusal, sentence string) {
 	s.counters.Refusals[refusal].Add(1)
-	_, peer := s.peerOf(r)
+	_, peer := s.proxies.PeerOf(r)
 	s.log.Printf(refusal.String(), "%s refused: %s", peer, sentence)
 	w.Header().Set("Retry-After", "10")
 	http.Error(w, sentence+" Try again in a while.", http.StatusServiceUnavailable)
@@ -468,11 +420,7 @@ func (s *server) refuseFull(w http.ResponseWriter, r *http.Request, refusal prot
 func (s *server) refuseHandshake(w http.ResponseWriter, r *http.Request, status int, reason error) {
 	sentence := strings.TrimPrefix(reason.Error(), "websocket: ")
 	if status == http.StatusForbidden {
-		origin := r.Header.Get("Origin")
-		s.counters.Refusals[protocol.BadOrigin].Add(1)
-		sentence = fmt.Sprintf("A page of %q may not join this chat.", origin)
-		_, peer := s.peerOf(r)
-		s.log.Printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peer, origin)
+		sentence = s.refuseOrigin(r, r.Header.Get("Origin"))
 	} else {
 		s.counters.Refusals[protocol.BadHandshake].Add(1)
 	}
@@ -481,6 +429,68 @@ func (s *server) refuseHandshake(w http.ResponseWriter, r *http.Request, status 
 	}
 	w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455, section 4.4
 	http.Error(w, sentence, status)
+}
+
+// refuseOrigin counts and logs that a page of an origin may not use the chat, and returns a
+// sentence that says so.
+func (s *server) refuseOrigin(r *http.Request, origin string) string {
+	s.counters.Refusals[protocol.BadOrigin].Add(1)
+	_, peer := s.proxies.PeerOf(r)
+	s.log.Printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peer, origin)
+	return fmt.Sprintf("A page of %q may not join this chat.", origin)
+}
+
+// serveHistory answers with messages that a room keeps, as ChatV1 spells them: the last ones,
+// or those before an id.
+func (s *server) serveHistory(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("X-Content-Type-Options", "nosniff")
+	query, room, ok := s.parseQuery(w, r)
+	if !ok {
+		return
+	}
+	before := uint64(math.MaxInt64)
+	if text := query.Get("before"); text != "" {
+		var err error
+		if before, err = strconv.ParseUint(text, 10, 63); err != nil {
+			s.counters.Refusals[protocol.BadQuery].Add(1)
+			http.Error(w, "What comes after before= must be the id of a message.", http.StatusBadRequest)
+			return
+		}
+	}
+	if origin, ok := s.origins.AllowRead(r); !ok {
+		http.Error(w, s.refuseOrigin(r, origin), http.StatusForbidden)
+		return
+	}
+	addr, _ := s.proxies.PeerOf(r)
+	budget := s.budgets.Of(addr)
+	defer budget.Release()
+	if !budget.Take(historyCost) {
+		s.counters.Refusals[protocol.HistoryLimit].Add(1)
+		wait := historyCost * s.interval() / addressRates
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
+		http.Error(w, "Earlier messages were asked for too often. Try again in a while.", http.StatusServiceUnavailable)
+		return
+	}
+	kept, err := s.rooms.history(r.Context(), room)
+	if err != nil {
+		h.Set("Retry-After", "10")
+		http.Error(w, "What was said cannot be read now. Try again in a while.", http.StatusServiceUnavailable)
+		return
+	}
+	entries := history.Before(kept, int64(before), maxEarlier)
+	size := 0
+	for _, e := range entries {
+		size += len(e.Payload) + 1
+	}
+	h.Set("Content-Type", "application/x-ndjson")
+	h.Set("Content-Length", strconv.Itoa(size))
+	for _, e := range entries {
+		w.Write(e.Payload) // an error says that nobody waits for it
+		io.WriteString(w, "\n")
+	}
 }
 
 // userID returns what tells the holder of a key from others of the same name: the same
@@ -502,25 +512,29 @@ func (s *server) userID(key string) string {
 	return hex.EncodeToString(id[:])
 }
 
-// peerOf returns the address that a request comes from, which its limits are for, and how to
-// name it in the log. If the peer is a proxy, that is the last address of X-Forwarded-For,
-// over all its header lines: the one that the proxy itself added. If that cannot be read, it
-// is the peer's own.
-func (s *server) peerOf(r *http.Request) (addr netip.Addr, name string) {
+// urlForOthers returns the URL at which other machines open a room. It is "" if they cannot,
+// and unless a request comes from this machine itself, for localhost and by way of no proxy:
+// nobody else is to learn the address of this machine in its network.
+func (s *server) urlForOthers(r *http.Request, room string) string {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}, r.RemoteAddr
+	host := url.URL{Host: r.Host}
+	if err != nil || !peer.Addr().Unmap().IsLoopback() || !strings.EqualFold(host.Hostname(), "localhost") || s.addr == nil {
+		return ""
 	}
-	addr = peer.Addr().Unmap()
-	lines := r.Header["X-Forwarded-For"]
-	isProxy := slices.ContainsFunc(s.proxies, func(p netip.Prefix) bool { return p.Contains(addr) })
-	if !isProxy || len(lines) == 0 {
-		return addr, r.RemoteAddr
+	if origin := r.Header.Get("Origin"); origin != "" && !strings.EqualFold(origin, "http://"+r.Host) {
+		return "" // a page of another host
 	}
-	last := lines[len(lines)-1]
-	last = strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:])
-	if forwarded, err := netip.ParseAddr(last); err == nil {
-		addr = forwarded.Unmap()
+	for name := range r.Header {
+		if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
+			return ""
+		}
 	}
-	return addr, fmt.Sprintf("%s for %.60q", r.RemoteAddr, last)
+	others, _ := address.URLs(s.addr, address.Outward)
+	switch {
+	case others == "":
+		return ""
+	case room == lobby:
+		return others + "/"
+	}
+	return others + "/?" + url.Values{"room": {room}}.Encode()
 }

@@ -11,6 +11,7 @@ type loadSpec struct {
 	name        string
 	subprotocol string        // that they ask for; "" for the classic protocol
 	oursOnly    bool          // the example does not speak the subprotocol
+	procs       int           // GOMAXPROCS of the server; 0 for its default
 	listeners   int           // all clients
 	speakers    int           // how many of them send lines, too
 	inFlight    int           // lines that each speaker has sent and not received, always (closed loop); or
@@ -24,6 +25,8 @@ type loadSpec struct {
 // loads are the loads of a round, without the times that are the same for all.
 var loads = []loadSpec{
 	{name: "A", listeners: 1000, speakers: 10, inFlight: 1},
+	{name: "A on 1", listeners: 1000, speakers: 10, inFlight: 1, procs: 1},
+	{name: "A on 2", listeners: 1000, speakers: 10, inFlight: 1, procs: 2},
 	{name: "B", listeners: 1000, speakers: 10, inFlight: 8},
 	{name: "C", listeners: 1000, speakers: 200, inFlight: 1},
 	{name: "C on chat.v1", listeners: 1000, speakers: 200, inFlight: 1, subprotocol: protocol.Subprotocol, oursOnly: true},

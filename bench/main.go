@@ -17,6 +17,21 @@
 //	-against file
 //		The program to compare with instead of the example: another build of this
 //		server, such as one of the commit before.
+//	-against "command {addr}"
+//		Or a server of any other make: a command that listens on the host:port that
+//		stands for {addr}.
+//
+// A server of another make must send each text message that comes in at /ws to everyone who
+// is connected there, in one order and the sender included. Several messages may share one
+// that is sent, joined by newlines. To compare with uWebSockets, write a program around its
+// App whose behavior for /ws subscribes each socket to a topic in open, and publishes each
+// message to it in message, with App::publish (WebSocket::publish would leave out the sender);
+// with its compression DISABLED and its maxBackpressure so large that nobody misses a line.
+// With gws, write a handler whose OnOpen adds the connection to a list and whose OnMessage
+// makes a gws.NewBroadcaster and calls its Broadcast for each. Let both take host:port as their
+// argument, build them with optimization (c++ -O3 -flto; go build), and then
+//
+//	go run ./bench -loads A,B,C,E -against "/path/to/uws {addr}"
 //	-nats
 //		Compare the server over NATS with the server in memory. Each run has a fresh node of
 //		NATS beside it on this machine, which the module in e2e builds.
@@ -44,6 +59,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -55,7 +71,7 @@ func main() {
 	names := flag.String("loads", "", "which `loads`, separated by commas; all if empty")
 	rounds := flag.Int("rounds", 2, "how many `rounds`, each of two runs a server and load")
 	seconds := flag.Float64("seconds", 4, "how many `seconds` to measure")
-	against := flag.String("against", "", "compare with this program `file`, another build of this server")
+	against := flag.String("against", "", "compare with this program `file`, another build of this server, or with a \"command {addr}\"")
 	nats := flag.Bool("nats", false, "compare the server over NATS with the server in memory")
 	flag.Parse()
 	if *nats && *names == "" {
@@ -135,9 +151,27 @@ func compare(ctx context.Context, rows []row, rounds int, window time.Duration, 
 type program struct {
 	name string
 	path string
-	args []string // beside -addr
+	args []string // in which {addr} stands for the address to listen on
 	dir  string   // to start it in; "" for any
 	node string   // the nats-server to start beside it; "" for none
+}
+
+// addrMark stands for the address to listen on, in the arguments of a program.
+const addrMark = "{addr}"
+
+// newCommand returns the program of a command line. It knows no quotes.
+func newCommand(line string) program {
+	fields := strings.Fields(line)
+	return program{name: "against", path: fields[0], args: fields[1:]}
+}
+
+// argsFor returns the arguments of a program that is to listen on an address.
+func (p program) argsFor(addr string) []string {
+	args := slices.Clone(p.args)
+	for i := range args {
+		args[i] = strings.ReplaceAll(args[i], addrMark, addr)
+	}
+	return args
 }
 
 // The indexes of the two programs.
@@ -148,7 +182,7 @@ const (
 
 // build makes the two programs in dir.
 func build(ctx context.Context, dir, against string, nats bool) (programs [2]program, err error) {
-	programs[ours] = program{name: "chat", path: filepath.Join(dir, "chat"), args: []string{"-rate", "0", "-max-clients", "15000"}}
+	programs[ours] = program{name: "chat", path: filepath.Join(dir, "chat"), args: []string{"-addr", addrMark, "-rate", "0", "-max-clients", "15000"}}
 	if _, err := goTool(ctx, "build", "-o", programs[ours].path, "chat"); err != nil {
 		return programs, err
 	}
@@ -157,6 +191,10 @@ func build(ctx context.Context, dir, against string, nats bool) (programs [2]pro
 		programs[ours].name, programs[other].name = "with NATS", "in memory"
 		programs[ours].node, err = buildNode(ctx, dir)
 		return programs, err
+	}
+	if strings.Contains(against, addrMark) {
+		programs[other] = newCommand(against)
+		return programs, nil
 	}
 	if against != "" {
 		path, err := filepath.Abs(against)
@@ -168,7 +206,7 @@ func build(ctx context.Context, dir, against string, nats bool) (programs [2]pro
 	if err != nil {
 		return programs, err
 	}
-	programs[other] = program{name: "example", path: filepath.Join(dir, "example"), dir: home}
+	programs[other] = program{name: "example", path: filepath.Join(dir, "example"), args: []string{"-addr", addrMark}, dir: home}
 	_, err = goTool(ctx, "build", "-o", programs[other].path, example)
 	return programs, err
 }

@@ -113,3 +113,23 @@ func TestDamagedLines(t *testing.T) {
 		}
 	}
 }
+
+// What a frame of chat.v1 costs the generator, for each listener but the first.
+func BenchmarkReceive(b *testing.B) {
+	r := newRecord(protocol.Subprotocol, 1)
+	r.sent[0] = 80
+	var lines [][]byte
+	for number := range r.sent[0] {
+		lines = append(lines, fmt.Appendf(nil, `{"type":"message","id":1764039284%06d,"time":"2025-11-25T02:54:44.123Z","from":"0123456789abcdef","name":"guest","text":"%s"}`, number, lineID{0, number}.text()))
+	}
+	frame := bytes.Join(lines, newline)
+	l := &listener{record: r}
+	l.receive(frame, true)
+	b.SetBytes(int64(len(frame)))
+	for b.Loop() {
+		l.at, l.received = 0, 0
+		if found, err := l.receive(frame, true); len(found) != len(lines) || err != nil {
+			b.Fatal(len(found), err)
+		}
+	}
+}

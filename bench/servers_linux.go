@@ -20,7 +20,7 @@ func run(ctx context.Context, p program, spec loadSpec) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	args := append([]string{"-addr", addr.String()}, p.args...)
+	args := p.argsFor(addr.String())
 	node := 0
 	if p.node != "" {
 		natsAddr, err := freeAddr()
@@ -43,6 +43,9 @@ func run(ctx context.Context, p program, spec loadSpec) (result, error) {
 	}
 	server := exec.Command(p.path, args...)
 	server.Dir = p.dir
+	if spec.procs > 0 {
+		server.Env = append(os.Environ(), fmt.Sprint("GOMAXPROCS=", spec.procs))
+	}
 	stop, err := start(server, addr)
 	if err != nil {
 		return result{}, err

@@ -27,6 +27,7 @@ var rows = []row{
 	{"H", "E with 100, 1,000 and 9,000 listeners", nil, []string{"E for 100", "E", "E for 9,000"}},
 	{"J", "C on chat.v1, ours alone", nil, []string{"C", "C on chat.v1"}},
 	{"K", "20 lines a second from one speaker among 50", openLoop, []string{"K"}},
+	{"L", "A with GOMAXPROCS 1 and 2", nil, []string{"A on 1", "A on 2"}},
 }
 
 // A measure is a number that a run yields.
@@ -141,7 +142,12 @@ func (rs *results) table(rows []row) string {
 		t.name, t.description = r.name, r.description
 		switch r.name {
 		case "H":
-			rs.growth(t, r.loads)
+			rs.growth(t, r.loads, " (100)", " (1,000)", " (9,000)")
+		case "L":
+			for i, label := range []string{" (1)", " (2)"} {
+				rs.compare(t, deliveries, r.loads[i], label)
+			}
+			rs.growth(t, r.loads, " (1)", " (2)")
 		case "J":
 			rs.onChatV1(t, r.loads[0], r.loads[1])
 		default:
@@ -175,16 +181,16 @@ func (rs *results) compare(t *table, m measure, load, label string) {
 	}
 }
 
-// growth adds how the cost of a delivery grows with the room, through three loads.
-func (rs *results) growth(t *table, loads []string) {
-	for i, label := range []string{" (100)", " (1,000)", " (9,000)"} {
+// growth adds how the cost of a delivery grows through some loads, which labels name. It
+// should not grow much: more than 1.4 times shows that something does not scale.
+func (rs *results) growth(t *table, loads []string, labels ...string) {
+	for i, label := range labels {
 		rs.compare(t, perDelivery, loads[i], label)
 	}
-	of := func(p int) string {
-		return ratio(rs.value(p, loads[2], perDelivery), rs.value(p, loads[0], perDelivery))
-	}
+	first, last := loads[0], loads[len(loads)-1]
+	of := func(p int) string { return ratio(rs.value(p, last, perDelivery), rs.value(p, first, perDelivery)) }
 	t.line("the last, of the first", of(ours), of(other), "")
-	rs.compare(t, disconnected, loads[2], "")
+	rs.compare(t, disconnected, last, "")
 }
 
 // onChatV1 adds our server under a load on chat.v1, and its ratio to the classic protocol.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,9 +49,11 @@ func TestTable(t *testing.T) {
 			rs.add(series{i, "A"}, r)
 			rs.add(series{i, "C"}, r)
 			rs.add(series{i, "E for 100"}, r)
+			rs.add(series{i, "A on 1"}, r)
 			rs.add(series{i, "idle"}, result{joined: 5000, memory: (i + 1) * 50 << 20})
 			r.cpu *= time.Duration(2 - i)
 			rs.add(series{i, "E for 9,000"}, r)
+			rs.add(series{i, "A on 2"}, r)
 		}
 	}
 	rs.add(series{ours, "C on chat.v1"}, result{deliveries: 8_000_000, time: time.Second})
@@ -64,11 +67,24 @@ func TestTable(t *testing.T) {
 		"CPU per delivery (1,000)          -          -   -\n",
 		"the last, of the first         2.00       1.00\n",
 		"J  C on chat.v1, ours alone                   deliveries/s                 8.00 M              2.00 of C's\n",
+		"L  A with GOMAXPROCS 1 and 2                  deliveries/s (1)             4.00 M     2.00 M   2.00\n",
+		"CPU per delivery (2)        1.00 µs    1.00 µs   1.00\n",
 		"FAULT of example under load B: it lies\n",
 		"used 0.25 to 0.50 of",
 	} {
 		if !strings.Contains(table, want) {
 			t.Errorf("%q is not in\n%s", want, table)
 		}
+	}
+}
+
+// A command's arguments hold the address wherever it is asked for.
+func TestArgsFor(t *testing.T) {
+	p := newCommand("uws --listen={addr}  -v {addr}")
+	if got := p.argsFor("h:1"); p.path != "uws" || !slices.Equal(got, []string{"--listen=h:1", "-v", "h:1"}) {
+		t.Errorf("%s %q", p.path, got)
+	}
+	if got := p.argsFor("h:2"); got[2] != "h:2" {
+		t.Errorf("the second time %q", got)
 	}
 }

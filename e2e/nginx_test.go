@@ -360,6 +360,13 @@ func TestNginxAnswers(t *testing.T) {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+	program, _ := nginx.join("127.0.0.1")
+	if err := program.WriteMessage(websocket.TextMessage, []byte("said before")); err != nil {
+		t.Fatal(err)
+	}
+	if _, text, err := program.ReadMessage(); err != nil || string(text) != "said before" {
+		t.Fatalf("%q, %v", text, err)
+	}
 	for _, c := range []struct {
 		url    string
 		status int
@@ -370,6 +377,8 @@ func TestNginxAnswers(t *testing.T) {
 		{nginx.url("/chat?room=team"), 301, nginx.url("/chat/?room=team"), ""},
 		{nginx.url("/chat/"), 200, "", "<title>Chat</title>"},
 		{nginx.url("/chat/ws"), 426, "", "WebSocket"},
+		{nginx.url("/chat/history"), 200, "", `"text":"said before"`},
+		{nginx.url("/chat/history?room=no%2Fname"), 400, "", "letters, digits"},
 		{nginx.url("/chat/healthz"), 200, "", "ok"},
 		{nginx.url("/chat/metrics"), 404, "", ""},
 		{nginx.url("/"), 404, "", ""},

@@ -1,12 +1,15 @@
 package e2e
 
 import (
+	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -253,10 +256,63 @@ func TestThisPageAtTheExample(t *testing.T) {
 	ada.wantLines("hello", "twice", "twice", "hi")
 	ada.want("hers are hers", "lines().every(line => line.matches('.own') === (textOf(line.querySelector('.text')) !== 'hi'))")
 
+	// There a message is one line. The page sends it so, and knows it again.
+	ada.say("  several\n\tlines\n")
+	bob.wantLines("hello", "twice", "twice", "hi", "several  lines")
+	ada.wantLines("hello", "twice", "twice", "hi", "several  lines")
+	ada.want("it is hers, and back", "lines()[4].matches('.own[data-state=back]')")
+
 	l.interrupt()
 	ada.wantNote("lost|closed")
 	ada.wantConnected()
 	ada.say("back")
-	bob.wantLines("hello", "twice", "twice", "hi", "back")
-	ada.wantLines("hello", "twice", "twice", "hi", "back")
+	bob.wantLines("hello", "twice", "twice", "hi", "several  lines", "back")
+	ada.wantLines("hello", "twice", "twice", "hi", "several  lines", "back")
+}
+
+// The link to the room is copied, or shared where the browser can, or selected where it may do neither. A page at
+// localhost gives the address on the network.
+func TestInvite(t *testing.T) {
+	chat := startChat(t, "-addr", ":0")
+	_, port, err := net.SplitHostPort(chat.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ada := open(t, "http://127.0.0.1:"+port+"/?room=team")
+	ada.wantOnline(1) // what stands beside the button is there
+	look[any](ada, "void (navigator.clipboard.writeText = async text => { window.copiedText = text; })")
+	ada.byRole("button", "Invite").click()
+	ada.want("the link is copied", "window.copiedText === location.href && /copied/i.test(one('#invitation').innerText)")
+	ada.byRole("button", "Invite").click()
+	ada.want("a second click closes it", "!visible(one('#invitation'))")
+	look[any](ada, "void (navigator.share = async what => { window.shared = what.url; })")
+	ada.byRole("button", "Invite").click()
+	ada.want("the link is shared", "window.shared === location.href && !visible(one('#invitation'))")
+
+	plain := open(t, "http://chat.test:"+port+"/")
+	plain.wantOnline(1)
+	for _, canCopy := range []bool{true, false} {
+		look[any](plain, fmt.Sprintf("void (document.execCommand = () => %v)", canCopy))
+		plain.byRole("button", "Invite").click()
+		plain.want("the link is selected", "!navigator.clipboard && getSelection().toString() === location.href")
+		plain.want("it says whether it is copied", fmt.Sprintf("/^copied/i.test(textOf(one('#copied'))) === %v && textOf(one('#copied'))", canCopy))
+		plain.press("Escape")
+	}
+
+	local := open(t, "http://localhost:"+port+"/?room=team")
+	local.wantOnline(2)
+	look[any](local, "void (navigator.clipboard.writeText = async text => { window.copiedText = text; })")
+	local.byRole("button", "Invite").click()
+	local.want("a link", "window.copiedText")
+	link := look[string](local, "window.copiedText")
+	if addrs, err := net.InterfaceAddrs(); err != nil || !slices.ContainsFunc(addrs, func(a net.Addr) bool {
+		ip := a.(*net.IPNet).IP
+		return ip.To4() != nil && ip.IsGlobalUnicast()
+	}) {
+		t.Skip("this machine is on no network")
+	}
+	bob := open(t, link)
+	bob.say("hello")
+	local.wantLines("hello")
+	bob.want("not at localhost", "location.hostname !== 'localhost' && location.search === '?room=team'")
 }

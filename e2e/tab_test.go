@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"image"
+	"image/png"
 	"log"
 	"os"
 	"os/exec"
@@ -338,7 +341,7 @@ func (p *tab) wantOnline(count int) {
 func (p *tab) wantNames(names ...string) {
 	p.t.Helper()
 	slices.Sort(names)
-	p.want(fmt.Sprintf("%q are here", names), `JSON.stringify([...document.querySelectorAll('#names li')].map(textOf).sort()) === JSON.stringify(`+quoted(names)+`)`)
+	p.want(fmt.Sprintf("%q are here", names), `JSON.stringify([...document.querySelectorAll('#names li bdi')].map(textOf).sort()) === JSON.stringify(`+quoted(names)+`)`)
 }
 
 // element is something on the page, found as people and screen readers find it.
@@ -389,9 +392,15 @@ func (e element) click() {
 		const box = this.getBoundingClientRect();
 		return [box.x + box.width / 2, box.y + box.height / 2];
 	}`)
+	e.tab.clickAt(at[0], at[1])
+}
+
+// clickAt clicks on a place on the screen, with a mouse.
+func (p *tab) clickAt(x, y float64) {
+	p.t.Helper()
 	for _, what := range []input.DispatchMouseEventType{input.DispatchMouseEventTypeMousePressed, input.DispatchMouseEventTypeMouseReleased} {
-		e.tab.must(call(e.tab, input.DispatchMouseEvent, input.DispatchMouseEventParams{
-			Type: what, X: at[0], Y: at[1], Button: input.MouseButtonLeft, ClickCount: 1,
+		p.must(call(p, input.DispatchMouseEvent, input.DispatchMouseEventParams{
+			Type: what, X: x, Y: y, Button: input.MouseButtonLeft, ClickCount: 1,
 		}))
 	}
 }
@@ -432,7 +441,7 @@ func (p *tab) insert(text string) {
 
 func (p *tab) press(key string) {
 	p.t.Helper()
-	codes := map[string]int64{"Enter": 13, "End": 35, "Home": 36}
+	codes := map[string]int64{"ArrowUp": 38, "Backspace": 8, "Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36}
 	text := ""
 	if key == "Enter" {
 		text = "\r"
@@ -517,6 +526,19 @@ func (p *tab) picture(file string) error {
 		return err
 	}
 	return os.WriteFile(file, shot.Data, 0o644)
+}
+
+// drawn returns a picture of an element.
+func (p *tab) drawn(element string) image.Image {
+	p.t.Helper()
+	box := look[[]float64](p, "(box => [box.x, box.y, box.width, box.height])(("+element+").getBoundingClientRect())")
+	shot, err := chromedp.Call(p.ctx, page.CaptureScreenshot, page.CaptureScreenshotParams{
+		Clip: &page.Viewport{X: box[0], Y: box[1], Width: box[2], Height: box[3], Scale: 1},
+	})
+	p.must(err)
+	picture, err := png.Decode(bytes.NewReader(shot.Data))
+	p.must(err)
+	return picture
 }
 
 // show tells what the tab shows, for a test that has failed.

@@ -2,8 +2,17 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/chromedp/cdproto/browser"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/target"
+	"github.com/chromedp/chromedp"
 )
 
 // What people do who have come to talk.
@@ -22,14 +31,6 @@ func TestTwoPeopleTalk(t *testing.T) {
 	bob.byRole("button", "Send").click()
 	bob.wantLines("hello", "good morning")
 	ada.wantLines("hello", "good morning")
-}
-
-func TestPastedLinesAreMessages(t *testing.T) {
-	chat := startChat(t)
-	ada, bob := chat.open(), chat.open()
-	ada.say("one\ntwo\n\nthree")
-	ada.wantLines("one", "two", "three")
-	bob.wantLines("one", "two", "three")
 }
 
 // Enter belongs to the input method while it composes.
@@ -140,6 +141,55 @@ func TestReadingFurtherUp(t *testing.T) {
 	ada.want("still at the bottom", "fromEnd() < 8 && texts().at(-1) === 'the last'")
 }
 
+// Whoever comes back to the tab, or from further up, sees where they left off, until they have spoken or left again.
+func TestWhereYouLeftOff(t *testing.T) {
+	chat := startChat(t)
+	ada, bob := chat.open(), chat.open()
+	said := numbered(62, "line")
+	bob.say(said...)
+	ada.wantLines(said...)
+	ada.want("no separator", "!one('[role=separator]')")
+
+	ada.hide(true)
+	bob.say("one", "two", "three")
+	ada.wantLines(append(said, "one", "two", "three")...)
+	ada.hide(false)
+	ada.byRole("separator", "3 new messages")
+	const next = `textOf(one('[role=separator]').nextElementSibling.querySelector('.text'))`
+	ada.want("it stands above the first of them, which shows its sender", next+` === 'one' &&
+		!one('[role=separator]').nextElementSibling.matches('.grouped') && one('[role=separator]').innerText === '3 new messages'`)
+	ada.want("at the bottom", "fromEnd() < 8")
+	bob.say("four")
+	ada.want("it stays", "texts().at(-1) === 'four' && visible(one('[role=separator]'))")
+	ada.hide(true)
+	ada.want("left again, it goes, and the group is one again",
+		"!one('[role=separator]') && lines().find(line => textOf(line.querySelector('.text')) === 'one').matches('.grouped')")
+	ada.hide(false)
+	ada.want("nothing new, no separator", "!one('[role=separator]')")
+
+	ada.scroll(-100)
+	ada.want("a little up, nothing to jump to", "fromEnd() > 50 && !visible(one('#jump'))")
+	bob.say("five", "six")
+	ada.byRole("button", "2 new messages").click()
+	ada.byRole("separator", "2 new messages")
+	ada.want("above the first", next+" === 'five'")
+	ada.scroll(-100)
+	ada.want("it is there for who looks for it", "fromEnd() > 50 && visible(one('[role=separator]'))")
+	ada.scroll(200)
+	ada.want("all seen, it goes", "fromEnd() < 8 && !one('[role=separator]')")
+	ada.hide(true)
+	bob.say("seven")
+	ada.want("seven", "texts().at(-1) === 'seven'")
+	ada.hide(false)
+	ada.byRole("separator", "1 new message")
+	ada.say("I see")
+	ada.want("spoken, it goes", "!one('[role=separator]') && texts().at(-1) === 'I see'")
+
+	ada.scroll(-1000)
+	ada.byRole("button", "To the last message").click()
+	ada.want("at the bottom, where there is nothing to jump to", "fromEnd() < 8 && !visible(one('#jump')) && !one('[role=separator]')")
+}
+
 func TestUnreadAreCountedInTheTitle(t *testing.T) {
 	chat := startChat(t)
 	ada, bob := chat.open(), chat.open()
@@ -149,4 +199,169 @@ func TestUnreadAreCountedInTheTitle(t *testing.T) {
 	ada.want("the title counts two", "document.title.includes('(2)')")
 	ada.hide(false)
 	ada.want("the title does not count", "document.title === "+quoted(title))
+}
+
+// While the tab is hidden, the icon has a dot for what is unread, a sound can be turned on, and the browser
+// tells, if it may, that one is named. Nothing is asked for unbidden.
+func TestWhenHidden(t *testing.T) {
+	chat := startChat(t)
+	ada, bob := chat.open(), chat.open()
+	stub := func() {
+		t.Helper()
+		look[any](ada, `void (() => {
+			window.sounds = 0;
+			const start = OscillatorNode.prototype.start;
+			OscillatorNode.prototype.start = function () { sounds++; start.call(this); };
+			window.asked = 0;
+			window.notified = [];
+			window.Notification = class extends EventTarget {
+				static permission = 'default';
+				static async requestPermission() { asked++; return Notification.permission = 'granted'; }
+				constructor(title, { body }) { super(); notified.push(title + ': ' + body); }
+			};
+		})()`)
+	}
+	stub()
+	ada.rename("Ada")
+	bob.rename("Bob")
+	ada.wantNames("Ada", "Bob")
+	const icon = "one('link[rel=icon]').href"
+	plain := look[string](ada, icon)
+	ada.hide(true)
+	bob.say("one", "Ada, two")
+	ada.want("a dot", icon+" !== "+quoted(plain)+" && document.title.startsWith('(2 @)')")
+	ada.want("the icon can be drawn", `new Promise(resolve => {
+		const image = new Image();
+		image.onload = () => resolve(image.naturalWidth > 0);
+		image.onerror = () => resolve(false);
+		image.src = `+icon+`;
+	})`)
+	ada.hide(false)
+	ada.want("no dot", icon+" === "+quoted(plain))
+	ada.want("no sound, no question, no notification", "sounds === 0 && asked === 0 && notified.length === 0")
+
+	ada.byRole("button", "Sound").click()
+	ada.want("the button is pressed, and one hears what it does", "one('#sound').ariaPressed === 'true' && sounds === 1")
+	ada.reload()
+	stub()
+	ada.wantOnline(2)
+	ada.want("still on", "one('#sound').ariaPressed === 'true' && asked === 0")
+	ada.byRole("button", "Rooms: The lobby").click()
+	look[any](ada, "void (one('#notify').hidden = false)") // this Chromium knows no question
+	ada.byRole("button", "Notify me when I am named").click()
+	ada.want("she is asked", "asked === 1 && one('#notify').hidden")
+	bob.say("three")
+	ada.want("three", "texts().at(-1) === 'three'")
+	ada.want("no sound while she looks", "sounds === 0")
+	ada.hide(true)
+	bob.say("four")
+	ada.want("a sound", "sounds === 1")
+	bob.say("well, @Ada?")
+	ada.want("a notification, for what names her", "notified.join() === 'Bob – Chat: well, @Ada?'")
+	ada.hide(false)
+	ada.byRole("button", "Sound").click()
+	ada.want("off", "one('#sound').ariaPressed === 'false'")
+	ada.hide(true)
+	bob.say("five")
+	ada.want("no sound", "document.title.startsWith('(1)') && sounds === 1")
+}
+
+// The page saves what it shows as text, and prints all of it.
+func TestSaveAndPrint(t *testing.T) {
+	chat := startChat(t)
+	ada, bob, eve := chat.openRoom("team"), chat.openRoom("team"), chat.openRoom("team")
+	ada.rename("Ada")
+	bob.rename("Bob")
+	eve.rename("Eve")
+	ada.wantNames("Ada", "Bob", "Eve")
+	bob.say("hello <b>Ada</b>")
+	ada.wantLines("hello <b>Ada</b>")
+	eve.say("not to be seen")
+	ada.wantLines("hello <b>Ada</b>", "not to be seen")
+	ada.byRole("button", "3 online").click()
+	ada.byRole("button", "Mute Eve").click()
+	ada.write("two\nlines")
+	ada.press("Enter")
+	ada.wantState("two\nlines", "back")
+
+	ada.byRole("button", "Rooms: team").click()
+	folder := t.TempDir()
+	info, err := chromedp.Call(ada.ctx, target.GetTargetInfo, target.GetTargetInfoParams{})
+	ada.must(err)
+	ada.must(call(ada, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{
+		Behavior: browser.SetDownloadBehaviorBehaviorAllow, DownloadPath: folder, BrowserContextID: info.TargetInfo.BrowserContextID,
+	}))
+	ada.byRole("button", "Save as text").click()
+	saved := ""
+	eventually(t, "a file", func() bool {
+		files, _ := filepath.Glob(filepath.Join(folder, "chat-team-????-??-??.txt"))
+		if len(files) == 0 {
+			return false
+		}
+		text, err := os.ReadFile(files[0])
+		saved = string(text)
+		return err == nil && saved != ""
+	})
+	const at = `\d{4}-\d\d-\d\d \d\d:\d\d `
+	if !regexp.MustCompile("^" + at + "Bob: hello <b>Ada</b>\n" + at + "Ada: two\n    lines\n$").MatchString(saved) {
+		t.Errorf("saved is %q", saved)
+	}
+
+	for range 6 {
+		bob.say(strings.Repeat("a line of a long message\n", 39) + "its end")
+	}
+	ada.want("all is there", "texts().length === 9 && all('.fold').length === 6")
+	pdf, err := chromedp.Call(ada.ctx, page.PrintToPDF, page.PrintToPDFParams{})
+	ada.must(err)
+	if pages := len(regexp.MustCompile(`/Type /Page\b`).FindAll(pdf.Data, -1)); pages < 5 {
+		t.Errorf("240 lines are printed on %d pages", pages)
+	}
+	ada.must(call(ada, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"}))
+	ada.want("nothing is cut off, and every line has its time", `log().scrollHeight <= log().clientHeight &&
+		all('.text').every(text => text.scrollHeight <= text.clientHeight + 1) &&
+		lines().filter(visible).every(line => getComputedStyle(line.querySelector('time')).opacity === '1')`)
+	ada.want("nothing is there that only works on a screen", "[...document.querySelectorAll('button, input, textarea')].filter(visible).map(textOf).join() === textOf(one('#rooms'))")
+}
+
+// A button at the top of the log brings what was said before, and what one was reading stays where it is.
+func TestEarlierMessages(t *testing.T) {
+	chat := startChat(t, "-rate", "0")
+	robot := chat.joinProgram("Robot")
+	said := numbered(180, "line")
+	robot.say(said...)
+	robot.wantHeard("line 180")
+	ada := chat.open()
+	ada.wantLines(said[130:]...)
+	ada.want("at the bottom, without the button", "fromEnd() < 8 && !visible(one('#earlier'))")
+
+	for _, first := range []int{30, 0} {
+		ada.want("at the top", "(log().scrollTop = 0) === 0 && visible(one('#earlier button'))")
+		top := look[[]any](ada, "[lines()[0].querySelector('.text').textContent, lines()[0].getBoundingClientRect().top]")
+		button := ada.byRole("button", "Earlier messages")
+		if first == 30 {
+			ada.line.cut()
+			button.click()
+			ada.want("it says what is wrong", "/cannot be fetched/i.test(textOf(one('#earlier')))")
+			ada.wantLines(said[130:]...)
+			ada.line.mend()
+			ada.wake()
+			ada.wantConnected()
+		}
+		button.focus()
+		ada.press("Enter")
+		ada.wantLines(said[first:]...)
+		ada.want("what was at the top stays there", fmt.Sprintf("Math.abs(lines().find(line => textOf(line.querySelector('.text')) === %q).getBoundingClientRect().top - %v) < 1", top[0], top[1]))
+		ada.want("the log has the focus", "document.activeElement === log()")
+		ada.wantSaid("Robot", said[first])
+	}
+	ada.want("nothing earlier, no button", "(log().scrollTop = 0) === 0 && !visible(one('#earlier'))")
+	ada.want("one day, at the top", "all('.day').length <= 1")
+	robot.say("and now")
+	ada.wantLines(append(said, "and now")...)
+
+	bob := chat.openRoom("empty")
+	bob.say("first")
+	carl := chat.openRoom("empty")
+	carl.wantLines("first")
+	carl.want("nothing earlier, no button", "!visible(one('#earlier'))")
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -48,28 +49,30 @@ func (o *offender) run(rooms []*room, end time.Time) {
 			continue
 		}
 		var what string
-		switch n := o.rand.IntN(len(wstest.Breaches) + len(requests) + 28); {
+		switch n := o.rand.IntN(len(wstest.Breaches) + len(requests) + 32); {
 		case n < len(wstest.Breaches):
 			b := wstest.Breaches[n]
 			what, err = fmt.Sprintf("breach (%d)", b.Code), o.breach(conn, path, b)
 		case n < len(wstest.Breaches)+len(requests):
 			r := requests[n-len(wstest.Breaches)]
 			what, err = fmt.Sprintf("request (%d)", r.Status), request(conn, r)
-		case n%7 == 0:
+		case n%8 == 0:
 			what, err = "slow request", slowRequest(conn, o.rand.IntN(2) == 0)
-		case n%7 == 1:
+		case n%8 == 1:
 			what, err = "half a message", o.halfAMessage(conn, path)
-		case n%7 == 2:
+		case n%8 == 2:
 			done() // it dials by itself
 			what, err = "idle connections", o.idle(50)
-		case n%7 == 3:
+		case n%8 == 3:
 			done() // it dials by itself
 			what, err = "reconnecting", o.reconnect(path, 50)
-		case n%7 == 4:
+		case n%8 == 4:
 			done() // it dials by itself
 			what, err = "slow consumers in many rooms", o.slowConsumers(10)
-		case n%7 == 5:
+		case n%8 == 5:
 			what, err = "empty fragments", o.flood(conn, path, wstest.Masked(wstest.Text, ""), strings.Repeat(wstest.Masked(wstest.Continuation, ""), 500))
+		case n%8 == 6:
+			what, err = "history", o.readHistory(conn, path, 200)
 		default:
 			what, err = "ping flood", o.flood(conn, path, "", strings.Repeat(wstest.Masked(wstest.Fin|wstest.Ping, strings.Repeat("!", 125)), 50))
 		}
@@ -252,6 +255,36 @@ func (o *offender) slowConsumers(rooms int) error {
 		}()
 	}
 	time.Sleep(5 * time.Second)
+	return nil
+}
+
+// readHistory asks for a room's history n times in a row, which is more than an address may.
+// It returns an error unless each answer is whole lines, or says that it was too often.
+func (o *offender) readHistory(conn net.Conn, path string, n int) error {
+	get := wstest.PlainGet(o.server.addr, strings.Replace(path, "/ws", "/history", 1))
+	go io.WriteString(conn, strings.Repeat(get, n)) // if it fails, so does reading
+	reader := bufio.NewReader(conn)
+	for range n {
+		resp, err := http.ReadResponse(reader, nil)
+		if err != nil {
+			return err
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return err
+		}
+		if resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != "" {
+			continue
+		}
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("answered with %s %.100q", resp.Status, body)
+		}
+		for line := range bytes.Lines(body) {
+			if _, err := protocol.DecodeMessage(bytes.TrimSuffix(line, []byte("\n"))); err != nil {
+				return fmt.Errorf("%.100q: %w", line, err)
+			}
+		}
+	}
 	return nil
 }
 

@@ -78,11 +78,11 @@ func (r *room) receive(e wstest.Event) bool {
 	line := hash(e.Line)
 	m := r.messages[e.ID]
 	if m == nil {
-		classic := e.Text
-		if e.Name != protocol.ShownName("") {
-			classic = classicLine(e.Name, e.Text)
+		name := e.Name
+		if name == protocol.ShownName("") {
+			name = ""
 		}
-		m = &message{e.ID, line, hash(classic), strings.Clone(e.Text[:min(len(e.Text), 40)]), len(e.Line), e.Ref != ""}
+		m = &message{e.ID, line, hash(classicLine(name, e.Text)), strings.Clone(e.Text[:min(len(e.Text), 40)]), len(e.Line), e.Ref != ""}
 		r.messages[e.ID] = m
 	}
 	return m.line == line

@@ -59,8 +59,9 @@ func (u *user) between(least, most time.Duration) time.Duration {
 	return least + time.Duration(u.rand.Int64N(int64(most-least)))
 }
 
-// words are what messages are made of: some are difficult in JSON, HTML or UTF-8.
-var words = []string{"well", "I", "see", `"so"`, `back\slash`, "<b>bold</b>", "&amp;", "café", "naïve", "😀", "日本語", "{}", "null", "'"}
+// words are what messages are made of: some are difficult in JSON, HTML or UTF-8, and one has
+// several lines.
+var words = []string{"well", "I", "see", `"so"`, `back\slash`, "<b>bold</b>", "&amp;", "café", "naïve", "😀", "日本語", "{}", "null", "'", "so:\n\n\tindented"}
 
 // text makes up a message, about as long as it may be if it is to be long. No two are the
 // same in their first 40 bytes.

@@ -116,15 +116,15 @@ func (bs *Budgets) Throttled() (addresses int) {
 	return addresses
 }
 
-// take uses the budget for a message if that may come now. Else it returns how long until
-// then.
-func (b *Budget) take() (wait time.Duration) {
+// take uses the budget for so many messages if they may come now. Else it returns how long
+// until then.
+func (b *Budget) take(messages int) (wait time.Duration) {
 	now := time.Now()
 	due := b.due
 	if earliest := now.Add(-b.all.burst); due.Before(earliest) {
 		due = earliest
 	}
-	due = due.Add(b.all.interval)
+	due = due.Add(time.Duration(messages) * b.all.interval)
 	if wait = due.Sub(now); wait > 0 {
 		return wait
 	}
@@ -132,15 +132,16 @@ func (b *Budget) take() (wait time.Duration) {
 	return 0
 }
 
-// Take uses the budget for a message, and reports whether that was possible at once.
-// Otherwise the caller calls Wait.
-func (b *Budget) Take() bool {
+// Take uses the budget for so many messages, or for what is as much work, and reports
+// whether that was possible at once. Otherwise nothing was used, and the caller may call
+// Wait.
+func (b *Budget) Take(messages int) bool {
 	if b.all.interval == 0 {
 		return true
 	}
 	b.all.mu.Lock()
 	defer b.all.mu.Unlock()
-	return b.waiting == 0 && b.take() <= 0 // those that wait come first
+	return b.waiting == 0 && b.take(messages) <= 0 // those that wait come first
 }
 
 // Wait uses the budget for a message when that is possible: connections of one address
@@ -179,7 +180,7 @@ func (b *Budget) Wait(stop <-chan struct{}, left func() bool) error {
 			continue
 		}
 		b.all.mu.Lock()
-		wait := b.take()
+		wait := b.take(1)
 		b.all.mu.Unlock()
 		if wait <= 0 {
 			return nil

@@ -14,7 +14,7 @@ func stays() bool { return false }
 
 // takeAll takes at once what there is and returns how much it was.
 func takeAll(b *Budget) (n int) {
-	for b.Take() {
+	for b.Take(1) {
 		n++
 	}
 	return n
@@ -38,6 +38,46 @@ func TestBurstAndRate(t *testing.T) {
 		time.Sleep(time.Hour)
 		if n := takeAll(b); n != 1000 {
 			t.Errorf("%d after an hour, want 1000", n)
+		}
+	})
+}
+
+// What costs several messages is had when there is enough for all of them, and uses nothing
+// when there is not. Connections that wait come first.
+func TestTakeSeveral(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(interval, burst).Of(netip.MustParseAddr("192.0.2.1"))
+		b.Take(1)
+		n := 0
+		for b.Take(10) {
+			n++
+		}
+		if left := takeAll(b); n != 99 || left != 9 {
+			t.Errorf("%d times ten at once, and %d more, want 99 and 9", n, left)
+		}
+		time.Sleep(10*interval - 1)
+		if b.Take(10) {
+			t.Error("ten were there too early")
+		}
+		time.Sleep(time.Nanosecond)
+		if !b.Take(10) || b.Take(1) {
+			t.Error("ten were not there in time, or more than ten")
+		}
+		go b.Wait(nil, stays)
+		synctest.Wait()
+		time.Sleep(interval / 2)
+		if b.Take(0) {
+			t.Error("what was there went to another than who waited for it")
+		}
+		time.Sleep(interval)
+		if !b.Take(0) {
+			t.Error("nobody waits, and still nothing is there")
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		b := New(0, burst).Of(netip.MustParseAddr("192.0.2.1"))
+		if !b.Take(1_000_000) {
+			t.Error("without a limit there is one")
 		}
 	})
 }
@@ -83,7 +123,7 @@ func TestTurns(t *testing.T) {
 		for range 20 {
 			time.Sleep(interval)
 			synctest.Wait()
-			if len(order) < 20 && b.Take() {
+			if len(order) < 20 && b.Take(1) {
 				t.Error("one that just came passed those that wait")
 			}
 		}
@@ -184,7 +224,7 @@ func TestRooms(t *testing.T) {
 func TestNoLimit(t *testing.T) {
 	b := New(0, burst).Of(netip.Addr{})
 	for range 100_000 {
-		if !b.Take() || b.Room() != 0 {
+		if !b.Take(1) || b.Room() != 0 {
 			t.Fatal("limited")
 		}
 	}

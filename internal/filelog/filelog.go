@@ -53,6 +53,7 @@ type Dir struct {
 	files   atomic.Int64  // about how many rooms have one
 	tooMany chan struct{} // receives when they are more than maxFiles
 	syncs   chan struct{} // a token for each sync under way
+	reads   chan struct{} // a token for each file that Read reads
 	closed  chan struct{} // closed by Close
 	cleaner sync.WaitGroup
 	logs    sync.WaitGroup // those that are open
@@ -91,6 +92,7 @@ func Open(path string, keep time.Duration, monitor Monitor) (*Dir, error) {
 		monitor: monitor,
 		tooMany: make(chan struct{}, 1),
 		syncs:   make(chan struct{}, maxSyncs),
+		reads:   make(chan struct{}, maxReads),
 		closed:  make(chan struct{}),
 		claims:  make(map[string]chan struct{}),
 	}

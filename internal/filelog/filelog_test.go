@@ -378,7 +378,8 @@ func TestFaultyFiles(t *testing.T) {
 		"fields turned":                {`{"id":1,"from":"a","type":"message","text":"one","name":"","time":"2026-11-25T01:39:09.000Z"}` + "\n", []string{"one"}, "", false},
 		"CRLF":                         {strings.ReplaceAll(line(1, "one")+line(2, "two"), "\n", "\r\n"), []string{"one", "two"}, "", false},
 		"blank lines":                  {"\n" + line(1, "one") + "\n\n" + line(2, "two") + "\n", []string{"one", "two"}, "", false},
-		"a text that is no clean line": {line(1, "one\u2028two"), []string{"one two"}, "", false},
+		"a text of several lines":      {line(1, "\ta\n\n b") + line(2, "two"), []string{"\ta\n\n b", "two"}, "", false},
+		"a text that is not all clean": {line(1, "\u2028one\u2028two\u0085"), []string{"one\ntwo"}, "", false},
 		"a text that is too long":      {line(1, strings.Repeat("x", protocol.MaxText+1)) + line(2, "two"), []string{"two"}, ":1 ", false},
 		"a blank text at the end":      {line(1, "one") + line(1<<53-1, ""), []string{"one"}, ":2 ", false},
 		"more than is kept":            {line(1, "one") + line(2, "two") + many, slices.Repeat([]string{"x"}, history.MaxMessages), "", false},
@@ -718,7 +719,7 @@ func TestARoomIsOpenedWhileItIsClosed(t *testing.T) {
 		d, _ := openDir(t, dir, 0)
 		var bad disk
 		d.Wrap = bad.wrap
-		for _, slow := range []time.Duration{time.Second, 10 * time.Second} {
+		for _, slow := range []time.Duration{openPatience - time.Second, 10 * time.Second} {
 			first := openRoom(t, d, "")
 			before := first.texts()
 			bad.set(func() { bad.slow = slow })
@@ -728,7 +729,7 @@ func TestARoomIsOpenedWhileItIsClosed(t *testing.T) {
 			bad.set(func() { bad.slow = 0 })
 			second := openRoom(t, d, "")
 			all := append(before, fmt.Sprint("one ", slow))
-			if slow < patience {
+			if slow < openPatience {
 				second.want(all...)
 			} else {
 				second.want()
@@ -989,6 +990,82 @@ type unsynced struct{ *os.File }
 
 func (unsynced) Sync() error { return nil }
 
+// Read returns what a room would continue with, and changes nothing.
+func TestRead(t *testing.T) {
+	dir := t.TempDir()
+	d, m := openDir(t, dir, time.Hour)
+	read := func(name string) (texts []string) {
+		t.Helper()
+		entries, err := d.Read(name)
+		if err != nil {
+			t.Error(err)
+		}
+		for _, e := range entries {
+			message, _ := protocol.DecodeMessage(e.Payload)
+			texts = append(texts, message.Text)
+		}
+		return texts
+	}
+	if got := read("team"); got != nil {
+		t.Errorf("a room without a file has %q", got)
+	}
+	now := time.Now().UnixMicro()
+	for content, want := range map[string][]string{
+		"": nil,
+		line(now, "one") + "garbage\n" + line(now+1, "two\nlines") + line(now+2, "three")[:20]: {"one", "two\nlines"},
+		line(now-time.Hour.Microseconds()-1, "too old"):                                        nil,
+	} {
+		path := filepath.Join(dir, FileName("team"))
+		os.WriteFile(path, []byte(content), 0o600)
+		if got := read("team"); !slices.Equal(got, want) {
+			t.Errorf("%q is read as %q, want %q", content, got, want)
+		}
+		if text, _ := os.ReadFile(path); string(text) != content {
+			t.Errorf("%q was made %q", content, text)
+		}
+	}
+	r := openRoom(t, d, "open")
+	for i := range history.MaxMessages + 50 {
+		r.say(fmt.Sprint(i))
+	}
+	if got := read("open"); !slices.Equal(got, r.texts()) {
+		t.Errorf("%d messages are read, %d are kept", len(got), len(r.texts()))
+	}
+	r.close()
+	os.Mkdir(filepath.Join(dir, FileName("folder")), 0o700)
+	if got, err := d.Read("folder"); err == nil || m.failures() != 1 {
+		t.Errorf("a directory is read as %d messages, %d failures", len(got), m.failures())
+	}
+	if got, err := (*Dir)(nil).Read("team"); got != nil || err != nil {
+		t.Errorf("nothing is kept, and read as %v, %v", got, err)
+	}
+}
+
+// While the disk does not answer, Read waits no longer than a room does, and leaves no
+// goroutine behind but those that are stuck: the test would not end.
+func TestReadWithAStuckDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, m := openDir(t, t.TempDir(), 0)
+		for range maxReads {
+			d.reads <- struct{}{} // as a read does that is stuck
+		}
+		var asking sync.WaitGroup
+		for range 100 {
+			asking.Go(func() {
+				begin := time.Now()
+				if _, err := d.Read("team"); err == nil || time.Since(begin) != patience {
+					t.Errorf("%v after %v", err, time.Since(begin))
+				}
+			})
+		}
+		asking.Wait()
+		synctest.Wait()
+		if m.failures() != 100 {
+			t.Errorf("%d failures", m.failures())
+		}
+	})
+}
+
 // FuzzOpen opens a file of any content, adds to it, and opens it again: it has the same
 // messages and the new one, with increasing ids below 2^53.
 func FuzzOpen(f *testing.F) {
@@ -996,6 +1073,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add([]byte(line(1, "one") + "garbage\n" + line(2, "two")[:20]))
 	f.Add([]byte(line(5, "one") + line(4, "two") + line(1<<53-2, "three") + "\n\r\n"))
 	f.Add([]byte(`{"type":"message","id":3,"text":"x"}` + "\n" + `{"type":"message","id":-3,` + "\n"))
+	f.Add([]byte(line(1, "\tone\n\ttwo") + line(2, "\n\r\u2028three\n")))
 	dir := f.TempDir()
 	d, m := openDir(f, dir, 0)
 	d.Wrap = func(f *os.File) File { return unsynced{f} }

@@ -26,7 +26,13 @@ const (
 	// patience is how long a room waits for the disk before it goes on in memory.
 	patience = 2 * time.Second
 
-	// stopPatience is the same at a stop, which has five seconds for everything.
+	// openPatience is how long a room waits until its file is read. It is longer, as a room
+	// that goes on without has lost its history, and under the ten seconds after which the
+	// page gives a connection up.
+	openPatience = 5 * time.Second
+
+	// stopPatience is how long a room waits for the disk at a stop, which has five seconds for
+	// everything.
 	stopPatience = 500 * time.Millisecond
 )
 
@@ -113,7 +119,7 @@ func (l *Log) Open(h *history.History) *history.History {
 	l.startID = h.LastID()
 	l.dir.logs.Go(l.run)
 	l.saved = true
-	if l.wait() {
+	if l.wait(openPatience) {
 		if restored := <-l.opened; restored != nil {
 			h = restored
 		}
@@ -132,17 +138,22 @@ func (l *Log) Commit(h *history.History) {
 		return
 	}
 	l.hand(h)
-	l.wait()
+	l.wait(patience)
 }
 
 // Expired reports whether nothing was said for so long that the room is to be deleted. Then
 // its history is to be replaced by an empty one; the next Commit deletes the file.
 func (l *Log) Expired(h *history.History, now time.Time) bool {
-	if l == nil || l.dir.keep == 0 || now.Sub(time.UnixMicro(h.LastID())) <= l.dir.keep {
+	if l == nil || !l.dir.isOver(h, now) {
 		return false
 	}
 	kept, _ := h.Kept()
 	return len(kept) > 0
+}
+
+// isOver reports whether the last message of a history is older than the directory keeps.
+func (d *Dir) isOver(h *history.History, now time.Time) bool {
+	return d.keep > 0 && now.Sub(time.UnixMicro(h.LastID())) > d.keep
 }
 
 // Close lets go of the file when what a history keeps is in it. It does not wait for that;
@@ -177,8 +188,9 @@ func (l *Log) isIdle() bool {
 	return !l.busy
 }
 
-// wait waits until run has done what it was handed, but not for long.
-func (l *Log) wait() bool {
+// wait waits until run has done what it was handed, but no longer than for patience. It
+// reports whether run has.
+func (l *Log) wait(patience time.Duration) bool {
 	l.timer.Reset(patience)
 	defer l.timer.Stop()
 	select {
@@ -241,18 +253,8 @@ func (l *Log) report(err error) {
 // read reads the file and cuts off a torn line. It returns nil if there is no message in it.
 func (l *Log) read() (*history.History, error) {
 	l.size, l.written = 0, l.startID
-	info, err := os.Lstat(l.path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a file", l.path)
-	}
-	f, err := os.OpenFile(l.path, os.O_RDWR, 0)
-	if err != nil {
+	f, err := openFile(l.path, os.O_RDWR)
+	if f == nil {
 		return nil, err
 	}
 	defer f.Close()

@@ -3,9 +3,15 @@ package filelog
 import (
 	"bufio"
 	"bytes"
+	"context"
+	"errors"
+	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"time"
 
 	"chat/internal/history"
 	"chat/internal/protocol"
@@ -14,6 +20,78 @@ import (
 // maxLine is the length in bytes of a line that is read, at most. A message has less than
 // protocol.MaxFrame; the rest is for what somebody adds by hand.
 const maxLine = 64 << 10
+
+// maxReads is how many files of rooms that are not open are read at a time. The files of
+// rooms that are opened do not count.
+const maxReads = 4
+
+// Read returns what is kept of a room that is not open, oldest first. It changes nothing,
+// and waits for the disk no longer than a room does. The Monitor is told of an error. A nil
+// Dir keeps nothing.
+func (d *Dir) Read(room string) ([]*history.Entry, error) {
+	if d == nil {
+		return nil, nil
+	}
+	type result struct {
+		entries []*history.Entry
+		err     error
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	done := make(chan result, 1)
+	go func() {
+		select {
+		case d.reads <- struct{}{}:
+			entries, err := d.readKept(filepath.Join(d.path, FileName(room)))
+			<-d.reads
+			done <- result{entries, err}
+		case <-ctx.Done():
+		}
+	}()
+	r := result{err: fmt.Errorf("%s: the disk does not answer", FileName(room))}
+	select {
+	case r = <-done:
+	case <-ctx.Done():
+	}
+	if r.err != nil {
+		d.monitor.Failed()
+		d.monitor.Logf("history failed", "history: %v", r.err)
+	}
+	return r.entries, r.err
+}
+
+// readKept returns what a history that continues a file would keep.
+func (d *Dir) readKept(path string) ([]*history.Entry, error) {
+	f, err := openFile(path, os.O_RDONLY)
+	if f == nil {
+		return nil, err
+	}
+	defer f.Close()
+	c, err := read(f)
+	if err != nil || len(c.messages) == 0 {
+		return nil, err
+	}
+	h := history.Restore(c.messages)
+	if d.isOver(h, time.Now()) {
+		return nil, nil // it is about to be deleted
+	}
+	kept, _ := h.Kept()
+	return kept, nil
+}
+
+// openFile opens a room's file. It returns nil, and no error, if there is none.
+func openFile(path string, flag int) (*os.File, error) {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a file", path)
+	}
+	return os.OpenFile(path, flag, 0)
+}
 
 // A content is what is in a file.
 type content struct {

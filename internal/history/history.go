@@ -80,6 +80,13 @@ func (h *History) Kept() (entries []*Entry, goneID int64) {
 	return h.entries[:len(h.entries):len(h.entries)], h.goneID
 }
 
+// Before returns those of some messages, oldest first, that have smaller ids than before:
+// the last ones, at most so many.
+func Before(entries []*Entry, before int64, most int) []*Entry {
+	end := sort.Search(len(entries), func(i int) bool { return entries[i].ID >= before })
+	return entries[max(0, end-most):end]
+}
+
 // LastID returns the id of the last message; before the first, a number that is larger
 // than all earlier ids and smaller than all later ones.
 func (h *History) LastID() int64 { return h.lastID }

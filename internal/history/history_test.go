@@ -2,7 +2,9 @@ package history
 
 import (
 	"fmt"
+	"math"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -240,4 +242,35 @@ func TestEvictedMessagesAreForgotten(t *testing.T) {
 		}
 	}
 	runtime.KeepAlive(h)
+}
+
+func TestBefore(t *testing.T) {
+	h := New(begin, 0)
+	ids := add(h, 5, "x")
+	kept, _ := h.Kept()
+	for _, ask := range []struct {
+		before int64
+		most   int
+		want   []int64
+	}{
+		{math.MaxInt64, 9, ids},
+		{math.MaxInt64, 2, ids[3:]},
+		{ids[4] + 1, 5, ids},
+		{ids[4], 5, ids[:4]},
+		{ids[3], 2, ids[1:3]},
+		{ids[1], 2, ids[:1]},
+		{ids[0], 2, nil},
+		{0, 2, nil},
+	} {
+		var got []int64
+		for _, e := range Before(kept, ask.before, ask.most) {
+			got = append(got, e.ID)
+		}
+		if !slices.Equal(got, ask.want) {
+			t.Errorf("at most %d before %d: %d, want %d", ask.most, ask.before, got, ask.want)
+		}
+	}
+	if got := Before(nil, 7, 2); len(got) != 0 {
+		t.Errorf("%d of none", len(got))
+	}
 }

@@ -29,6 +29,6 @@ func (h *Hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if conn, ok := conn.(interface{ SetWriteBuffer(bytes int) error }); ok {
 		conn.SetWriteBuffer(sendBuffer) // if it fails, the system's own size will do
 	}
-	h.Conn = &Conn{Conn: &cork.Conn{Conn: conn}}
+	h.Conn = &Conn{Conn: cork.New(conn)}
 	return h.Conn, buffered, nil
 }

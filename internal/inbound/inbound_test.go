@@ -23,7 +23,7 @@ func (s source) Read(p []byte) (int, error) { return s.r.Read(p) }
 
 // readAll reads through a Conn, so many bytes at a time.
 func readAll(send string, size int) (passed string, err error) {
-	c := &Conn{Conn: &cork.Conn{Conn: source{r: strings.NewReader(send)}}, Limit: 100}
+	c := &Conn{Conn: cork.New(source{r: strings.NewReader(send)}), Limit: 100}
 	var all strings.Builder
 	buf := make([]byte, size)
 	for {
@@ -100,7 +100,7 @@ func TestSlowFragments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in, out := net.Pipe()
 		defer in.Close()
-		c := &Conn{Conn: &cork.Conn{Conn: in}, Limit: 100}
+		c := &Conn{Conn: cork.New(in), Limit: 100}
 		go func() {
 			defer out.Close()
 			for range 3 * maxFragments {
@@ -121,7 +121,7 @@ func TestSlowFragments(t *testing.T) {
 func BenchmarkRead(b *testing.B) {
 	frame := wstest.Masked(wstest.Fin|wstest.Text, strings.Repeat("x", 64))
 	r := strings.NewReader(frame)
-	c := &Conn{Conn: &cork.Conn{Conn: source{r: r}}, Limit: 4096}
+	c := &Conn{Conn: cork.New(source{r: r}), Limit: 4096}
 	buf := make([]byte, 512)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -27,7 +27,7 @@ type Counters struct {
 	Deliveries atomic.Int64                        // messages put into a client's queue as they were said, once for each client
 	Fanout     Histogram                           // from taking a batch's first message until every queue had the batch
 	Drops      [protocol.NumCauses]atomic.Int64    // connections that the server ended
-	Refusals   [protocol.NumRefusals]atomic.Int64  // requests for a connection
+	Refusals   [protocol.NumRefusals]atomic.Int64  // requests for a connection or for the history
 
 	HistoryLines  atomic.Int64 // written to files, those of a rewritten file again
 	HistoryBytes  atomic.Int64 // of these
@@ -106,7 +106,7 @@ func (c *Counters) Text(g Gauges) []byte {
 	for cause := protocol.NotDropped + 1; cause < protocol.NumCauses; cause++ {
 		fmt.Fprintf(&t, "chat_drops_total{reason=%q} %d\n", cause, c.Drops[cause].Load())
 	}
-	t.family("chat_refusals_total", "counter", "Requests for a connection that the server refused, by reason.")
+	t.family("chat_refusals_total", "counter", "Requests for a connection or for the history that the server refused, by reason.")
 	for r := range protocol.NumRefusals {
 		fmt.Fprintf(&t, "chat_refusals_total{reason=%q} %d\n", r, c.Refusals[r].Load())
 	}

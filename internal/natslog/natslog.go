@@ -15,6 +15,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -76,6 +78,22 @@ type Options struct {
 	Version  string            // of the program, for the registration as a service
 	Metadata map[string]string // the same
 	Stats    func() any        // the same: what is asked for is encoded as JSON
+}
+
+// ParseURLs reads a comma-separated list of URLs of NATS; it returns nil for an empty one.
+func ParseURLs(list string) (urls []string, err error) {
+	if list == "" {
+		return nil, nil
+	}
+	for item := range strings.SplitSeq(list, ",") {
+		item = strings.TrimSpace(item)
+		u, err := url.Parse(item)
+		if err != nil || u.Hostname() == "" || u.Scheme != "nats" && u.Scheme != "tls" {
+			return nil, fmt.Errorf("%q is not nats://host:port or tls://host:port", item)
+		}
+		urls = append(urls, item)
+	}
+	return urls, nil
 }
 
 // A Monitor is told what happens. Its methods may be called from any goroutine.

@@ -118,7 +118,7 @@ func TestDecodeTurn(t *testing.T) {
 		"":                      "error",
 		"null":                  "error",
 		fmt.Sprintf(full, line): "[7000 f  hello ] 0",
-		fmt.Sprintf(full, `{"from":"f","name":"A","text":"a\nb","ref":"r","new":1}`):     "[7000 f A a b r] 0",
+		fmt.Sprintf(full, `{"from":"f","name":"A","text":"a\nb","ref":"r","new":1}`):     "[7000 f A a\nb r] 0",
 		fmt.Sprintf(full, `7,{"from":"","text":"x"},{"from":"f","text":" "},`+line):      "[7003 f  hello ] 3",
 		fmt.Sprintf(full, `{"from":"f","text":"x","ref":"`+strings.Repeat("r", 65)+`"}`): " 1",
 		fmt.Sprintf(full, `{"from":"f","text":"`+strings.Repeat("x", 4097)+`"}`):         " 1",

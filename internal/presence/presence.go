@@ -3,6 +3,7 @@
 package presence
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -11,7 +12,7 @@ import (
 )
 
 const (
-	// MaxNames is how many members a notice names; of more it gives the number alone.
+	// MaxNames is how many members a notice lists; of more it gives the number alone.
 	MaxNames = 50
 
 	// Interval is the least time between two notices.
@@ -141,11 +142,14 @@ func (ms *Members) Online() protocol.Online {
 	if names == nil {
 		return protocol.Online{Count: ms.count()}
 	}
+	shown := func(userID string) string { return protocol.ShownName(names[userID]) }
 	o := protocol.Online{Count: len(names)}
-	for _, name := range names {
-		o.Names = append(o.Names, protocol.ShownName(name))
+	o.UserIDs = slices.SortedFunc(maps.Keys(names), func(a, b string) int {
+		return cmp.Or(cmp.Compare(shown(a), shown(b)), cmp.Compare(a, b))
+	})
+	for _, userID := range o.UserIDs {
+		o.Names = append(o.Names, shown(userID))
 	}
-	slices.Sort(o.Names)
 	return o
 }
 

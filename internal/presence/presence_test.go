@@ -14,17 +14,46 @@ func TestMembersCountOnce(t *testing.T) {
 	ms.Join("1", "Ada")
 	ms.Join("1", "Ada L.") // another connection
 	ms.Join("2", "")
-	if o := ms.Online(); o.Count != 2 || !slices.Equal(o.Names, []string{"Ada L.", "guest"}) {
-		t.Errorf("%+v", o)
-	}
+	wantOnline(t, ms, 2, "Ada L.", "1", "guest", "2")
 	ms.Leave("1")
 	ms.Leave("2")
-	if o := ms.Online(); o.Count != 1 || !slices.Equal(o.Names, []string{"Ada L."}) {
-		t.Errorf("%+v", o)
-	}
+	wantOnline(t, ms, 1, "Ada L.", "1")
 	ms.Leave("1")
-	if o := ms.Online(); o.Count != 0 || o.Names != nil {
-		t.Errorf("%+v", o)
+	wantOnline(t, ms, 0)
+}
+
+// Members are sorted by name, and those of one name by user id.
+func TestMembersAreSorted(t *testing.T) {
+	ms := New(begin)
+	for i, name := range []string{"Bob", "", "Ada", "bob", "Ada", "Ada"} {
+		ms.Join(fmt.Sprint(9-i), name)
+	}
+	wantOnline(t, ms, 6, "Ada", "4", "Ada", "5", "Ada", "7", "Bob", "9", "bob", "6", "guest", "8")
+}
+
+// Those on other servers are among them; somebody who is on several counts once, while all
+// can be named.
+func TestMembersElsewhere(t *testing.T) {
+	ms := New(begin)
+	ms.Join("1", "Ada")
+	ms.SetElsewhere([]Crowd{{2, map[string]string{"3": "", "1": "Ada L."}}, {1, map[string]string{"2": "Ada"}}})
+	wantOnline(t, ms, 3, "Ada", "1", "Ada", "2", "guest", "3")
+	ms.SetElsewhere([]Crowd{{2, nil}, {1, map[string]string{"1": "Ada"}}})
+	wantOnline(t, ms, 4)
+	ms.SetElsewhere(nil)
+	wantOnline(t, ms, 1, "Ada", "1")
+}
+
+// wantOnline fails the test unless so many members are here, with these names and user ids.
+func wantOnline(t *testing.T, ms *Members, count int, namesAndIDs ...string) {
+	t.Helper()
+	o := ms.Online()
+	var got []string
+	for i := range min(len(o.Names), len(o.UserIDs)) {
+		got = append(got, o.Names[i], o.UserIDs[i])
+	}
+	if o.Count != count || len(o.Names) != len(o.UserIDs) || !slices.Equal(got, namesAndIDs) {
+		t.Errorf("%+v, want %d: %q", o, count, namesAndIDs)
 	}
 }
 
@@ -34,13 +63,11 @@ func TestMaxNames(t *testing.T) {
 	for i := range MaxNames {
 		ms.Join(fmt.Sprint(i), "")
 	}
-	if o := ms.Online(); o.Count != MaxNames || len(o.Names) != MaxNames {
-		t.Errorf("%d members, %d names", o.Count, len(o.Names))
+	if o := ms.Online(); o.Count != MaxNames || len(o.Names) != MaxNames || len(o.UserIDs) != MaxNames {
+		t.Errorf("%d members, %d names, %d user ids", o.Count, len(o.Names), len(o.UserIDs))
 	}
 	ms.Join("one more", "")
-	if o := ms.Online(); o.Count != MaxNames+1 || o.Names != nil {
-		t.Errorf("%d members, %d names", o.Count, len(o.Names))
-	}
+	wantOnline(t, ms, MaxNames+1)
 }
 
 // A change is told after the interval, once; nothing new after the heartbeat.

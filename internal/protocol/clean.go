@@ -7,10 +7,34 @@ import (
 	"unicode/utf8"
 )
 
-// CleanText returns what is left to show of a text: control characters and line breaks
-// become spaces, so that one message is one line, and the ends are trimmed. It returns
-// "" for a blank text. The text must be valid UTF-8.
+// CleanText returns what is left to show of a text of several lines, which it keeps, with
+// their tabs and indentation. Line breaks of any kind become LF, other control characters
+// spaces. Blank lines at the start and white space at the end go. It returns "" for a
+// blank text. The text must be valid UTF-8.
 func CleanText(text string) string {
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return r
+		case r == '\r' || unicode.In(r, unicode.Zl, unicode.Zp):
+			return '\n'
+		case unicode.Is(unicode.Cc, r):
+			return ' '
+		}
+		return r
+	}, strings.ReplaceAll(text, "\r\n", "\n"))
+	if isBlank(text) {
+		return ""
+	}
+	text = strings.TrimRightFunc(text, unicode.IsSpace)
+	indented := len(text) - len(strings.TrimLeftFunc(text, unicode.IsSpace))
+	return text[strings.LastIndexByte(text[:indented], '\n')+1:]
+}
+
+// CleanLine returns what is left to show of a text on one line: control characters and
+// line breaks become spaces, and the ends are trimmed. It returns "" for a blank text. The
+// text must be valid UTF-8.
+func CleanLine(text string) string {
 	text = strings.TrimSpace(strings.Map(func(r rune) rune {
 		if unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) {
 			return ' '

@@ -50,7 +50,8 @@ func (c Cause) String() string {
 	}[c]
 }
 
-// A Refusal is why a request did not become a connection, as counted in metrics.
+// A Refusal is why a request did not become a connection, or got no history, as counted in
+// metrics.
 type Refusal int
 
 // The refusals.
@@ -63,20 +64,21 @@ const (
 	BadRoomName                   // no room can have this name
 	TooManyRooms                  // as many rooms as allowed, all of them in use
 	LogUnreachable                // the log that servers share is out of reach
+	HistoryLimit                  // the history was asked for too often
 	NumRefusals                   // how many refusals there are
 )
 
 // String is the refusal's label in metrics.
 func (r Refusal) String() string {
 	return [NumRefusals]string{
-		ServerFull:   "server_full",
-		BadHandshake: "bad_handshake",
-		NotWebSocket: "not_websocket",
-		BadOrigin:    "origin",
-		BadQuery:     "bad_query",
-		BadRoomName:  "room_name",
-		TooManyRooms: "too_many_rooms",
-
+		ServerFull:     "server_full",
+		BadHandshake:   "bad_handshake",
+		NotWebSocket:   "not_websocket",
+		BadOrigin:      "origin",
+		BadQuery:       "bad_query",
+		BadRoomName:    "room_name",
+		TooManyRooms:   "too_many_rooms",
+		HistoryLimit:   "history_limit",
 		LogUnreachable: "log_unreachable",
 	}[r]
 }

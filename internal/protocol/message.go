@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
 
-// A Message is one line of chat as a room orders and keeps it. Text is clean and not
-// empty.
+// A Message is what was said, as a room orders and keeps it. Text is what CleanText
+// returns, and not empty.
 type Message struct {
 	ID          int64     // increases with each message of a room
 	Time        time.Time // when the room took it
@@ -19,19 +20,27 @@ type Message struct {
 	ClientMsgID string // the sender's own id for it, an idempotency key; "" for none
 }
 
-// AppendClassic appends the message as Classic spells it: the bare text, after the name
-// of a sender that gave one. The result is at most a name longer than MaxText, and so
+// AppendClassic appends the message as Classic spells it: the text on one line, after the
+// name of a sender that gave one. The result is at most a name longer than MaxText, and so
 // shorter than MaxFrame.
 func (m *Message) AppendClassic(b []byte) []byte {
 	if m.Name != "" {
 		b = append(b, m.Name...)
 		b = append(b, ": "...)
 	}
-	return append(b, m.Text...)
+	begin := len(b)
+	b = append(b, strings.TrimSpace(m.Text)...)
+	for i, c := range b[begin:] {
+		if c == '\n' || c == '\t' {
+			b[begin+i] = ' '
+		}
+	}
+	return b
 }
 
-// Encode returns the message as ChatV1 spells it. The result is shorter than MaxFrame,
-// since JSON escapes only quotation marks and backslashes of a clean text.
+// Encode returns the message as ChatV1 spells it, on one line. The result is shorter than
+// MaxFrame: of a clean text JSON escapes only quotation marks, backslashes, line breaks and
+// tabs, each with one byte more.
 func (m *Message) Encode() []byte {
 	return encode(messageObject{"message", m.ID, m.Time.UTC().Format(timeFormat), m.UserID, ShownName(m.Name), m.Text, m.ClientMsgID})
 }
@@ -100,6 +109,7 @@ type Hello struct {
 	UserID string // the client's own
 	LastID int64  // of the room's last message, or when the room began
 	Missed bool   // messages after the client's resume position may be gone
+	URL    string // at which other machines open the room; "" if they cannot or it is not for the client to know
 }
 
 // Encode returns the hello as ChatV1 spells it.
@@ -112,13 +122,17 @@ func (h Hello) Encode() []byte {
 		Max    int    `json:"max"`
 		LastID int64  `json:"id"`
 		Missed bool   `json:"missed"`
-	}{"hello", h.Room, ShownName(h.Name), h.UserID, MaxText, h.LastID, h.Missed})
+		URL    string `json:"url,omitempty"`
+	}{"hello", h.Room, ShownName(h.Name), h.UserID, MaxText, h.LastID, h.Missed, h.URL})
 }
 
 // Online says who is in the room.
 type Online struct {
 	Count int      // of people, however many connections each has
-	Names []string // sorted; nil when they are too many to name
+	Names []string // sorted; nil when they are too many to list
+
+	// UserIDs are those of the people, in the order of Names.
+	UserIDs []string
 }
 
 // Encode returns the notice as ChatV1 spells it.
@@ -127,7 +141,8 @@ func (o Online) Encode() []byte {
 		Type  string   `json:"type"`
 		Count int      `json:"count"`
 		Names []string `json:"names,omitempty"`
-	}{"online", o.Count, o.Names})
+		IDs   []string `json:"froms,omitempty"`
+	}{"online", o.Count, o.Names, o.UserIDs})
 }
 
 // encode returns v as one line of JSON, without escapes for HTML: a page only ever
@@ -159,7 +174,7 @@ func (p Protocol) Decode(frame []byte) (ClientMessage, error) {
 		return ClientMessage{}, InvalidUTF8
 	}
 	if p == Classic {
-		return ClientMessage{Text: CleanText(string(frame))}, nil
+		return ClientMessage{Text: CleanLine(string(frame))}, nil
 	}
 	var m struct {
 		Text string `json:"text"`

@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,32 @@ import (
 )
 
 func TestCleanText(t *testing.T) {
+	for text, want := range map[string]string{
+		"hello":                               "hello",
+		"":                                    "",
+		" \t\r\n ":                            "",
+		"one\ntwo\r\nthree\rfour":             "one\ntwo\nthree\nfour",
+		"one\r\n\r\ntwo\n\r":                  "one\n\ntwo",
+		"line\u2028paragraph\u2029end\u2029":  "line\nparagraph\nend",
+		"if x {\n\treturn\n}\n":               "if x {\n\treturn\n}",
+		"    indented\n\t\tmore":              "    indented\n\t\tmore",
+		"\n \t\n\u3000\n  after blank lines":  "  after blank lines",
+		"after it \n\t \u00a0\n":              "after it",
+		"ends \n of  \n\nlines":               "ends \n of  \n\nlines",
+		"bell\x07del\x7fnel\u0085vt\vff\fend": "bell del nel vt ff end",
+		"\x00\n\x01":                          "",
+		"\x00x":                               " x",
+		"\u3164\n\u2800\ufe0f\u00ad":          "",
+		"\u2800\nx":                           "\u2800\nx",
+		"👩‍👩‍👧\ncafé\nשלום":                   "👩‍👩‍👧\ncafé\nשלום",
+	} {
+		if got := CleanText(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestCleanLine(t *testing.T) {
 	for text, want := range map[string]string{
 		"hello":                         "hello",
 		"":                              "",
@@ -27,7 +54,7 @@ func TestCleanText(t *testing.T) {
 		"<b>&amp;\"'":                   "<b>&amp;\"'",
 		"\ufffd":                        "\ufffd", // which a client has put in for invalid bytes
 	} {
-		if got := CleanText(text); got != want {
+		if got := CleanLine(text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
@@ -62,6 +89,8 @@ func TestAppendClassic(t *testing.T) {
 		{"", "hello", "hello"},
 		{"Ada", "hello", "Ada: hello"},
 		{"", "Ada: hello", "Ada: hello"}, // names are labels, not identities
+		{"Ada", "\tif x {\n\t\treturn\n\t}", "Ada: if x {   return  }"},
+		{"", "  one\n\ntwo", "one  two"},
 	} {
 		m := Message{Name: said.name, Text: said.text}
 		if got := string(m.AppendClassic([]byte("before "))); got != "before "+said.want {
@@ -73,9 +102,10 @@ func TestAppendClassic(t *testing.T) {
 // The objects of chat.v1 that are no messages.
 func TestEncode(t *testing.T) {
 	for want, object := range map[string]interface{ Encode() []byte }{
-		`{"type":"online","count":2,"names":["<Ada>","guest"]}`:                                     Online{2, []string{"<Ada>", "guest"}},
-		`{"type":"online","count":51}`:                                                              Online{51, nil},
-		`{"type":"hello","room":"team","name":"guest","from":"0a","max":4096,"id":7,"missed":true}`: Hello{"team", "", "0a", 7, true},
+		`{"type":"online","count":2,"names":["<Ada>","guest"],"froms":["0a","07"]}`:                                          Online{2, []string{"<Ada>", "guest"}, []string{"0a", "07"}},
+		`{"type":"online","count":51}`:                                                                                       Online{51, nil, nil},
+		`{"type":"hello","room":"team","name":"guest","from":"0a","max":4096,"id":7,"missed":true}`:                          Hello{"team", "", "0a", 7, true, ""},
+		`{"type":"hello","room":"","name":"Ada","from":"0a","max":4096,"id":7,"missed":false,"url":"http://10.0.0.7:8080/"}`: Hello{"", "Ada", "0a", 7, false, "http://10.0.0.7:8080/"},
 	} {
 		if got := string(object.Encode()); got != want {
 			t.Errorf("%s, want %s", got, want)
@@ -85,7 +115,7 @@ func TestEncode(t *testing.T) {
 
 // The longest message fits into a frame in both protocols.
 func TestLongestMessageFits(t *testing.T) {
-	for _, letter := range []string{`"`, `\\`, "<", "é", "\u2027"} {
+	for _, letter := range []string{`"`, `\\`, "<", "é", "\u2027", "\t", "x\n"} {
 		text := strings.Repeat(letter, MaxText/len(letter))
 		m := Message{1<<53 - 1, time.Now(), "0123456789abcdef", strings.Repeat("😀", MaxName), text, strings.Repeat("\x01", MaxClientMsgID)}
 		if n := len(m.Encode()); n >= MaxFrame {
@@ -172,21 +202,41 @@ func TestRoomNames(t *testing.T) {
 	}
 }
 
-// Whatever comes in, what goes out is one line of valid text that is clean already.
+// Whatever comes in, what goes out is valid text that is clean already: lines of ChatV1,
+// and one line of Classic.
 func FuzzCleanText(f *testing.F) {
-	for _, seed := range []string{"hello", " \t", "a\u2028b", "\u0085", "\u00a0x\u00a0"} {
+	for _, seed := range []string{"hello", " \t", "a\u2028b", "\u0085", "\u00a0x\u00a0", "\n\n  a\r\n\tb\r", "\u2028\u200b\n"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		if !utf8.ValidString(text) {
 			t.Skip()
 		}
-		clean := CleanText(text)
-		if !utf8.ValidString(clean) || len(clean) > len(text) || CleanText(clean) != clean || strings.TrimSpace(clean) != clean {
-			t.Errorf("%q becomes %q", text, clean)
+		line, lines := CleanLine(text), CleanText(text)
+		if !utf8.ValidString(line) || len(line) > len(text) || CleanLine(line) != line || strings.TrimSpace(line) != line {
+			t.Errorf("%q becomes the line %q", text, line)
 		}
-		if i := strings.IndexFunc(clean, func(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) }); i >= 0 {
-			t.Errorf("%q has a control character at %d", clean, i)
+		if !utf8.ValidString(lines) || len(lines) > len(text) || CleanText(lines) != lines || strings.TrimRightFunc(lines, unicode.IsSpace) != lines {
+			t.Errorf("%q becomes the lines %q", text, lines)
+		}
+		if first, _, _ := strings.Cut(lines, "\n"); lines != "" && strings.TrimSpace(first) == "" {
+			t.Errorf("%q begins with a blank line", lines)
+		}
+		if (line == "") != (lines == "") || CleanText(line) != line {
+			t.Errorf("%q is %q as a line and %q as lines", text, line, lines)
+		}
+		m := Message{Text: lines}
+		if classic := string(m.AppendClassic(nil)); classic != CleanLine(lines) {
+			t.Errorf("%q is said as %q on the classic protocol, want %q", lines, classic, CleanLine(lines))
+		}
+		for _, clean := range []string{line, strings.NewReplacer("\n", "", "\t", "").Replace(lines)} {
+			if i := strings.IndexFunc(clean, func(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) }); i >= 0 {
+				t.Errorf("%q has a control character at %d", clean, i)
+			}
+		}
+		encoded := m.Encode()
+		if bytes.ContainsRune(encoded, '\n') {
+			t.Errorf("%q is encoded on several lines: %s", lines, encoded)
 		}
 	})
 }
@@ -228,6 +278,7 @@ func TestDecodeMessage(t *testing.T) {
 	for _, m := range []Message{
 		{ID: 1, UserID: "0123456789abcdef", Name: "Ada", Text: "hello", ClientMsgID: "r1"},
 		{ID: MaxID, UserID: "0123456789abcdef", Name: "日本", Text: `<b>"so"</b> back\slash & 😀`},
+		{ID: 2, UserID: "0123456789abcdef", Name: "Ada", Text: "\tif x {\n\t\treturn\n\n\t}"},
 	} {
 		m.Time = time.Date(2026, 11, 25, 1, 2, 3, 456_000_000, time.UTC)
 		got, err := DecodeMessage(m.Encode())
@@ -252,8 +303,8 @@ func TestDecodeMessage(t *testing.T) {
 			t.Errorf("%.80s became %+v", line, m)
 		}
 	}
-	edited := `{"text":" two\nlines ","name":"A\u0000da","from":"a","time":"2026-11-25T01:02:03.456Z","id":7,"type":"message","more":1}`
-	if m, err := DecodeMessage([]byte(edited)); err != nil || m.Text != "two lines" || m.Name != "Ada" {
+	edited := `{"text":"\n two\r\nlines ","name":"A\u0000da","from":"a","time":"2026-11-25T01:02:03.456Z","id":7,"type":"message","more":1}`
+	if m, err := DecodeMessage([]byte(edited)); err != nil || m.Text != " two\nlines" || m.Name != "Ada" {
 		t.Errorf("%+v, %v", m, err)
 	}
 }

@@ -18,11 +18,13 @@ type Event struct {
 	Max    int      `json:"max"`
 	ID     int64    `json:"id"`
 	Missed bool     `json:"missed"`
+	URL    string   `json:"url"`
 	Time   string   `json:"time"`
 	Text   string   `json:"text"`
 	Ref    string   `json:"ref"`
 	Count  int      `json:"count"`
 	Names  []string `json:"names"`
+	Froms  []string `json:"froms"`
 
 	Line string `json:"-"` // as received
 }

@@ -25,6 +25,7 @@ func WithHeader(request, line string) string {
 func Requests(host string) []Request {
 	handshake := Handshake(host, "/ws", "")
 	const upgrade = "Upgrade: websocket"
+	const noStore = "Cache-Control: no-store"
 	return []Request{
 		{"another path", PlainGet(host, "/secret"), 404, ""},
 		{"POST to the page", "POST / HTTP/1.1\r\nHost: " + host + "\r\nContent-Length: 0\r\n\r\n", 405, "Allow: GET, HEAD"},
@@ -40,6 +41,16 @@ func Requests(host string) []Request {
 		{"HEAD with an upgrade", strings.Replace(handshake, "GET", "HEAD", 1), 405, "Allow: GET"},
 		{"a bad key", strings.Replace(handshake, HandshakeKey, "short", 1), 400, "Sec-Websocket-Version: 13"},
 		{"an old version", strings.Replace(handshake, "Version: 13", "Version: 8", 1), 400, "Sec-Websocket-Version: 13"},
+		{"POST to the history", "POST /history HTTP/1.1\r\nHost: " + host + "\r\nContent-Length: 0\r\n\r\n", 405, "Allow: GET, HEAD"},
+		{"DELETE of the history", "DELETE /history HTTP/1.1\r\nHost: " + host + "\r\n\r\n", 405, "Allow: GET, HEAD"},
+		{"the history of a bad room", PlainGet(host, "/history?room=a%2Fb"), 400, noStore},
+		{"the history with a bad query", PlainGet(host, "/history?room=%zz"), 400, noStore},
+		{"the history before no id", PlainGet(host, "/history?before=yesterday"), 400, noStore},
+		{"the history before a negative id", PlainGet(host, "/history?before=-1"), 400, noStore},
+		{"the history before 2^63", PlainGet(host, "/history?before=9223372036854775808"), 400, noStore},
+		{"the history before an id of 30 digits", PlainGet(host, "/history?before="+strings.Repeat("9", 30)), 400, noStore},
+		{"the history for a foreign page", PlainGet(host, "/history", "Origin: http://evil.test"), 403, noStore},
+		{"the history for a sandboxed page", PlainGet(host, "/history", "Origin: null"), 403, noStore},
 		{"headers of 20 KiB", PlainGet(host, "/", "X: "+strings.Repeat("x", 20<<10)), 431, ""},
 		{"headers of 10 KiB", PlainGet(host, "/", "X: "+strings.Repeat("x", 10<<10)), 200, ""},
 		{"no HTTP", "hello\r\n\r\n", 400, ""},

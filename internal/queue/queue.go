@@ -1,0 +1,96 @@
+// Package queue has a bounded queue from one goroutine, which never waits, to another, which
+// does. Unlike a channel it takes up memory for what is in it alone: ten thousand of them are
+// nearly always empty.
+package queue
+
+import "sync"
+
+// keep is how many elements an empty queue keeps memory for.
+const keep = 4
+
+// A Queue holds elements in order. Make it with New.
+type Queue[T any] struct {
+	max int
+
+	mu     sync.Mutex
+	filled sync.Cond // there is an element, or the queue is closed
+	items  []T       // from first on
+	first  int
+	closed bool
+}
+
+// New returns an empty queue for so many elements.
+func New[T any](max int) *Queue[T] {
+	q := &Queue[T]{max: max}
+	q.filled.L = &q.mu
+	return q
+}
+
+// Put adds an element at the end. It reports false if the queue is full. After Close it must
+// not be called.
+func (q *Queue[T]) Put(item T) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.closed:
+		panic("queue: Put after Close")
+	case len(q.items)-q.first == q.max:
+		return false
+	case len(q.items) == cap(q.items) && q.first > 0:
+		n := copy(q.items, q.items[q.first:])
+		clear(q.items[n:])
+		q.items, q.first = q.items[:n], 0
+	}
+	q.items = append(q.items, item)
+	q.filled.Signal()
+	return true
+}
+
+// Close says that nothing more will be put into the queue. What is in it can be taken.
+func (q *Queue[T]) Close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.filled.Signal()
+}
+
+// Take removes the first element and returns it. It waits for one, and reports false if the
+// queue is closed and empty.
+func (q *Queue[T]) Take() (item T, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.items) == 0 && !q.closed {
+		q.filled.Wait()
+	}
+	return q.take()
+}
+
+// TryTake is Take without waiting: it also reports false if the queue is empty.
+func (q *Queue[T]) TryTake() (item T, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.take()
+}
+
+// take removes the first element. The lock must be held.
+func (q *Queue[T]) take() (item T, ok bool) {
+	if len(q.items) == 0 {
+		return item, false
+	}
+	var none T
+	item, q.items[q.first] = q.items[q.first], none
+	if q.first++; q.first == len(q.items) {
+		q.items, q.first = q.items[:0], 0
+		if cap(q.items) > keep {
+			q.items = nil
+		}
+	}
+	return item, true
+}
+
+// Len returns how many elements there are.
+func (q *Queue[T]) Len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.items) - q.first
+}
