@@ -721,7 +721,8 @@ func TestServerCutOff(t *testing.T) {
 	t.Parallel()
 	nodes := startNodes(t, 3)
 	one := startShared(t, nodes)
-	two, lines := startBehindLines(t, nodes)
+	private := freeAddr(t)
+	two, lines := startBehindLines(t, nodes, "-metrics", private)
 	ada, bob := one.join("", "Ada"), two.join("", "Bob")
 	bob.say("before", "")
 	ada.wantTexts("before")
@@ -754,7 +755,9 @@ func TestServerCutOff(t *testing.T) {
 	for _, l := range lines {
 		l.Mend()
 	}
-	eventually(t, "healthy again", two.healthy)
+	eventually(t, "healthy again, and what was under way is stored", func() bool {
+		return two.healthy() && metric(t, private, "chat_nats_turns_under_way") == 0
+	})
 	eve := two.resume("", "Eve", position)
 	eve.say("after", "")
 	eventually(t, "received", func() bool { return slices.Contains(ada.texts(), "after") })
