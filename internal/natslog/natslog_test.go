@@ -586,6 +586,43 @@ func TestPresence(t *testing.T) {
 	})
 }
 
+// What no server can say of who is where is ignored, and the rest of the same message counts.
+func TestPresenceThatCannotBe(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		here := start(t, nats).join("team")
+		stranger := nats.Connect()
+		defer stranger.Close()
+		say := func(text string) {
+			if err := stranger.Publish("chat-here", []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		many := ""
+		for i := range presence.MaxNames {
+			many += fmt.Sprintf(`,"%x":"Ada"`, i)
+		}
+		for i, crowd := range []string{
+			`{}`, `null`, `{"count":0}`, `{"count":-1}`, `{"count":4611686018427387904}`,
+			`{"count":1,"names":{"` + strings.Repeat("a", 100_000) + `":"Ada"}}`,
+			`{"count":1,"names":{"\u0001<":"Ada"}}`,
+			`{"count":51,"names":{"":""` + many + `}}`,
+		} {
+			say(fmt.Sprintf(`{"server":"s%d","rooms":{"team":%s}}`, i, crowd))
+			if crowds, _ := here.Elsewhere(); len(crowds) != 0 {
+				t.Errorf("%.100s makes %.100v", crowd, crowds)
+			}
+		}
+		for _, text := range []string{``, `null`, `[]`, `{}`, `{"server":7}`, `{"rooms":[]}`, `{"server":"s","rooms":null}`, `{"server":"s","rooms":{"team":[]}}`, "\xff"} {
+			say(text)
+		}
+		say(`{"server":"s","rooms":{"team":{"count":1,"names":{"ada":"A\u202eda"}},"other":{"count":-1}},"more":1}`)
+		if crowds, _ := here.Elsewhere(); len(crowds) != 1 || crowds[0].Names["ada"] != "Ada" {
+			t.Errorf("%v", crowds)
+		}
+	})
+}
+
 // What NATS says against a setting is logged at once.
 func TestAStreamThatCannotBeMade(t *testing.T) {
 	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
