@@ -389,6 +389,24 @@ func TestARoomIsRead(t *testing.T) {
 	})
 }
 
+// A room is opened though its last turns are deleted while it is read.
+func TestARoomIsDeletedWhileItIsRead(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		ada := one.join("team")
+		ada.say("hello")
+		ada.settle(100 * time.Millisecond)
+		nats.Lag(1)
+		bob := start(t, nats).join("team")
+		nats.Purge("CHAT")
+		nats.Lag(0)
+		bob.settle(time.Second)
+		if bob.start == nil || len(bob.start.Messages) > 0 {
+			t.Errorf("the room begins with %+v", bob.start)
+		}
+	})
+}
+
 // Who resumes after what the stream no longer has is told; who resumes after what is there
 // is not.
 func TestWhatIsGone(t *testing.T) {
