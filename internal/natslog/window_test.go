@@ -175,3 +175,18 @@ func TestTheLongestLine(t *testing.T) {
 		t.Errorf("%d bytes, want at most %d", n, maxLine)
 	}
 }
+
+// What is compared with the time does not depend on a clock that may be set back: it has a
+// reading of the monotonic clock.
+func TestInstantsAreMonotonic(t *testing.T) {
+	begun := time.Now()
+	var i instant
+	if got := i.time(begun); !got.Equal(begun) {
+		t.Errorf("a zero instant is %v, want %v", got, begun)
+	}
+	before := time.Now()
+	i.setNow(begun)
+	if got := i.time(begun); got.Before(before) || got.After(time.Now()) || !strings.Contains(got.String(), "m=") {
+		t.Errorf("now is %v, want %v", got, before)
+	}
+}
