@@ -167,11 +167,7 @@ func (l *Log) Publish() {
 // publish publishes a turn, again and again until the stream has it or the log is closed.
 func (l *Log) publish(t *turn) {
 	s := l.stream
-	defer func() {
-		if s.turnsOut.Add(-1) == 0 {
-			s.isStuck.Store(false) // or nobody would find out that it no longer is
-		}
-	}()
+	defer s.turnsOut.Add(-1)
 	for {
 		for !s.engine.IsConnected() {
 			if !sleep(l.ctx, retryDelay) {

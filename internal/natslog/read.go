@@ -249,6 +249,9 @@ func (s *Stream) watch(created time.Time) {
 
 // look looks at the stream once.
 func (s *Stream) look(w *watcher) {
+	if s.turnsOut.Load() == 0 {
+		s.isStuck.Store(false) // or nobody would find out that it no longer is
+	}
 	number := s.looks.begin()
 	cursor := s.cursor.Load() // the end can only be above that
 	info, err := s.info()
