@@ -51,7 +51,7 @@ const drainTimeout = time.Second
 const logTimeout = 100 * time.Millisecond
 
 // stopTimeout is how long a stop takes at most: what is left after the clients is for the
-// disk. It is under the five seconds that are promised.
+// disk or NATS. It is under the five seconds that are promised.
 const stopTimeout = 4900 * time.Millisecond
 
 // extraConns is how many connections there may be beside those of clients, for the page and
@@ -182,9 +182,9 @@ func (m fileMonitor) Failed() { m.counters.HistoryErrors.Add(1) }
 
 // serve runs the chat on a listener, and shows the metrics on another one unless that is
 // nil, until ctx is done. It returns nil then, or the error of a listener that fails
-// first. It closes both listeners, and the files of history. When it returns, within five
-// seconds of ctx's end, no goroutine and no connection of its own is left; only one that
-// waits for a disk which does not answer may be.
+// first. It closes both listeners, the files of history and the stream. When it returns,
+// within five seconds of ctx's end, no goroutine and no connection of its own is left; only
+// one that waits for a disk or a node of NATS which does not answer may be.
 func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -231,11 +231,12 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 	}
 	s.awaitClients()
 	s.rooms.running.Wait()
+	left := max(stopTimeout-time.Since(begin), 100*time.Millisecond)
 	if s.dir != nil {
-		s.dir.Close(max(stopTimeout-time.Since(begin), 100*time.Millisecond))
+		s.dir.Close(left)
 	}
 	if s.stream != nil {
-		s.stream.Close()
+		s.stream.Close(left)
 	}
 	select {
 	case <-logged:

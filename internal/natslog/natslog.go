@@ -217,12 +217,24 @@ func (s *Stream) run() {
 	s.watch(created)
 }
 
-// Close ends everything. The Logs must be closed.
-func (s *Stream) Close() {
-	s.goodbye()
+// Close ends everything, and waits for that, at most so long: a node that is frozen takes no
+// goodbye. The Logs must be closed.
+func (s *Stream) Close(wait time.Duration) {
 	s.stop()
-	s.engine.Close()
-	s.running.Wait()
+	ended := make(chan struct{})
+	go func() {
+		s.goodbye()
+		s.engine.Close()
+		s.running.Wait()
+		close(ended)
+	}()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+		s.monitor.Logf("nats goodbye", "nats: the connection could not be closed in time")
+	}
 }
 
 // Await waits until the stream was reached first, at most so long. It reports whether the

@@ -37,6 +37,9 @@ func start(t *testing.T, nats *natstest.NATS) *server {
 	return s
 }
 
+// Close closes the stream.
+func (s *server) Close() { s.Stream.Close(time.Second) }
+
 func (s *server) Logf(_, format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -686,5 +689,28 @@ func TestClosingEndsEverything(t *testing.T) {
 		if one.TurnsUnderWay() != 0 || time.Since(begin) > 2*time.Second {
 			t.Error("the turn is still under way")
 		}
+	})
+}
+
+// A frozenEngine takes ten seconds for what is written.
+type frozenEngine struct{ *natstest.Conn }
+
+func (e frozenEngine) Publish(subject string, data []byte) error {
+	time.Sleep(10 * time.Second)
+	return e.Conn.Publish(subject, data)
+}
+
+// Closing waits no longer than it may for a node that is frozen.
+func TestClosingDoesNotWaitForAFrozenNode(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		s := &server{t: t, counts: make(map[string]int)}
+		s.Stream = natslog.OpenOn(frozenEngine{nats.Connect()}, natslog.Options{Replicas: 1}, s)
+		begin := time.Now()
+		s.Stream.Close(300 * time.Millisecond)
+		if took := time.Since(begin); took != 300*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+		s.wantLogged(1, "could not be closed in time")
+		time.Sleep(20 * time.Second) // then everything is closed all the same
 	})
 }
