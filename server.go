@@ -115,7 +115,7 @@ func newServer(origins access.Origins, rate float64, maxClients int) *server {
 // openHistory keeps what is said in files in a directory, and in memory no longer than for
 // keep without a message; 0 is for ever. serve closes them.
 func (s *server) openHistory(dir string, keep time.Duration) (err error) {
-	if s.dir, err = filelog.Open(dir, keep, fileMonitor{s.log, s.counters}); err == nil {
+	if s.dir, err = filelog.Open(dir, keep, monitor{s.log, s.counters}); err == nil {
 		s.secret = s.dir.Secret()
 	}
 	return err
@@ -130,55 +130,47 @@ func (s *server) openStream(o natslog.Options, addr string) (err error) {
 	o.Stats = func() any {
 		return map[string]int64{"connections": int64(len(s.slots)), "messages": s.counters.Messages.Load(), "deliveries": s.counters.Deliveries.Load()}
 	}
-	s.stream, err = natslog.Open(o, natsMonitor{s.log, s.counters})
+	s.stream, err = natslog.Open(o, monitor{s.log, s.counters})
 	return err
 }
 
-// A natsMonitor logs and counts what happens to the log that servers share.
-type natsMonitor struct {
+// A monitor logs and counts what happens to what is kept: in files, or in the stream that
+// servers share. It implements filelog.Monitor and natslog.Monitor.
+type monitor struct {
 	log      *ratelog.Logger
 	counters *metrics.Counters
 }
 
-// Logf implements natslog.Monitor.
-func (m natsMonitor) Logf(kind, format string, args ...any) { m.log.Printf(kind, format, args...) }
-
-// Published implements natslog.Monitor.
-func (m natsMonitor) Published(took time.Duration) { m.counters.NATSPublish.Add(took) }
-
-// Repeated implements natslog.Monitor.
-func (m natsMonitor) Repeated() { m.counters.NATSRepeated.Add(1) }
-
-// Fetched implements natslog.Monitor.
-func (m natsMonitor) Fetched(turns int) { m.counters.NATSFetched.Add(int64(turns)) }
-
-// Broke implements natslog.Monitor.
-func (m natsMonitor) Broke() { m.counters.NATSBreaks.Add(1) }
-
-// Unreadable implements natslog.Monitor.
-func (m natsMonitor) Unreadable(n int) { m.counters.NATSUnreadable.Add(int64(n)) }
-
-// A fileMonitor logs and counts what happens to the files of history.
-type fileMonitor struct {
-	log      *ratelog.Logger
-	counters *metrics.Counters
-}
-
-// Logf implements filelog.Monitor.
-func (m fileMonitor) Logf(kind, format string, args ...any) { m.log.Printf(kind, format, args...) }
+// Logf implements both.
+func (m monitor) Logf(kind, format string, args ...any) { m.log.Printf(kind, format, args...) }
 
 // Wrote implements filelog.Monitor.
-func (m fileMonitor) Wrote(lines, bytes int, took time.Duration) {
+func (m monitor) Wrote(lines, bytes int, took time.Duration) {
 	m.counters.HistoryLines.Add(int64(lines))
 	m.counters.HistoryBytes.Add(int64(bytes))
 	m.counters.HistoryWrite.Add(took)
 }
 
 // Synced implements filelog.Monitor.
-func (m fileMonitor) Synced(took time.Duration) { m.counters.HistorySync.Add(took) }
+func (m monitor) Synced(took time.Duration) { m.counters.HistorySync.Add(took) }
 
 // Failed implements filelog.Monitor.
-func (m fileMonitor) Failed() { m.counters.HistoryErrors.Add(1) }
+func (m monitor) Failed() { m.counters.HistoryErrors.Add(1) }
+
+// Published implements natslog.Monitor.
+func (m monitor) Published(took time.Duration) { m.counters.NATSPublish.Add(took) }
+
+// Repeated implements natslog.Monitor.
+func (m monitor) Repeated() { m.counters.NATSRepeated.Add(1) }
+
+// Fetched implements natslog.Monitor.
+func (m monitor) Fetched(turns int) { m.counters.NATSFetched.Add(int64(turns)) }
+
+// Broke implements natslog.Monitor.
+func (m monitor) Broke() { m.counters.NATSBreaks.Add(1) }
+
+// Unreadable implements natslog.Monitor.
+func (m monitor) Unreadable(n int) { m.counters.NATSUnreadable.Add(int64(n)) }
 
 // serve runs the chat on a listener, and shows the metrics on another one unless that is
 // nil, until ctx is done. It returns nil then, or the error of a listener that fails
