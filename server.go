@@ -81,7 +81,7 @@ type server struct {
 	dir      *filelog.Dir    // where history is kept; nil without -history
 	stream   *natslog.Stream // the log that servers share, and their secret; nil without -nats
 	upgrader websocket.Upgrader
-	log      *ratelog.Logger
+	logger   *ratelog.Logger
 	counters *metrics.Counters
 	addr     *net.TCPAddr        // that it listens on; set by serve, nil if it is of another kind
 	rooms    *rooms              // made by start
@@ -97,7 +97,7 @@ func newServer(origins access.Origins, rate float64, maxClients int) *server {
 		rate:     rate,
 		proxies:  access.Loopback,
 		slots:    make(chan struct{}, maxClients),
-		log:      ratelog.New(),
+		logger:   ratelog.New(),
 		counters: metrics.New(),
 	}
 	rand.Read(s.secret[:])
@@ -115,7 +115,7 @@ func newServer(origins access.Origins, rate float64, maxClients int) *server {
 // openHistory keeps what is said in files in a directory, and in memory no longer than for
 // keep without a message; 0 is for ever. serve closes them.
 func (s *server) openHistory(dir string, keep time.Duration) (err error) {
-	if s.dir, err = filelog.Open(dir, keep, monitor{s.log, s.counters}); err == nil {
+	if s.dir, err = filelog.Open(dir, keep, monitor{s.logger, s.counters}); err == nil {
 		s.secret = s.dir.Secret()
 	}
 	return err
@@ -130,19 +130,19 @@ func (s *server) openStream(o natslog.Options, addr string) (err error) {
 	o.Stats = func() any {
 		return map[string]int64{"connections": int64(len(s.slots)), "messages": s.counters.Messages.Load(), "deliveries": s.counters.Deliveries.Load()}
 	}
-	s.stream, err = natslog.Open(o, monitor{s.log, s.counters})
+	s.stream, err = natslog.Open(o, monitor{s.logger, s.counters})
 	return err
 }
 
 // A monitor logs and counts what happens to what is kept: in files, or in the stream that
 // servers share. It implements filelog.Monitor and natslog.Monitor.
 type monitor struct {
-	log      *ratelog.Logger
+	logger   *ratelog.Logger
 	counters *metrics.Counters
 }
 
 // Logf implements both.
-func (m monitor) Logf(kind, format string, args ...any) { m.log.Printf(kind, format, args...) }
+func (m monitor) Logf(kind, format string, args ...any) { m.logger.Printf(kind, format, args...) }
 
 // Wrote implements filelog.Monitor.
 func (m monitor) Wrote(lines, bytes int, took time.Duration) {
@@ -239,7 +239,7 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 
 // start makes what needs the settings, and runs the lobby until ctx is done.
 func (s *server) start(ctx context.Context) {
-	s.rooms = newRooms(ctx, s.log, s.counters, s.dir, s.stream)
+	s.rooms = newRooms(ctx, s.logger, s.counters, s.dir, s.stream)
 	s.budgets = budget.New(s.interval()/addressRates, burst)
 }
 
@@ -268,7 +268,7 @@ func (s *server) newHTTPServer(handler http.Handler) *http.Server {
 		WriteTimeout:   10 * time.Second,
 		IdleTimeout:    idleTimeoutHTTP,
 		MaxHeaderBytes: 12 << 10, // the library reads 4 KiB more before it answers 431
-		ErrorLog:       log.New(s.log, "", 0),
+		ErrorLog:       log.New(s.logger, "", 0),
 	}
 }
 
@@ -404,7 +404,7 @@ func (s *server) enterRoom(w http.ResponseWriter, r *http.Request, room string, 
 func (s *server) refuseFull(w http.ResponseWriter, r *http.Request, refusal protocol.Refusal, sentence string) {
 	s.counters.Refusals[refusal].Add(1)
 	_, peer := s.proxies.PeerOf(r)
-	s.log.Printf(refusal.String(), "%s refused: %s", peer, sentence)
+	s.logger.Printf(refusal.String(), "%s refused: %s", peer, sentence)
 	w.Header().Set("Retry-After", "10")
 	http.Error(w, sentence+" Try again in a while.", http.StatusServiceUnavailable)
 }
@@ -429,7 +429,7 @@ func (s *server) refuseHandshake(w http.ResponseWriter, r *http.Request, status 
 func (s *server) refuseOrigin(r *http.Request, origin string) string {
 	s.counters.Refusals[protocol.BadOrigin].Add(1)
 	_, peer := s.proxies.PeerOf(r)
-	s.log.Printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peer, origin)
+	s.logger.Printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peer, origin)
 	return fmt.Sprintf("A page of %q may not join this chat.", origin)
 }
 
