@@ -167,11 +167,7 @@ func (l *Log) Publish() {
 // publish publishes a turn, again and again until the stream has it or the log is closed.
 func (l *Log) publish(t *turn) {
 	s := l.stream
-	defer func() {
-		if s.turnsOut.Add(-1) == 0 {
-			s.isStuck.Store(false) // or nobody would find out that it no longer is
-		}
-	}()
+	defer s.turnsOut.Add(-1)
 	for {
 		for !s.engine.IsConnected() {
 			if !sleep(l.ctx, retryDelay) {
@@ -181,8 +177,8 @@ func (l *Log) publish(t *turn) {
 		seq, err := s.store(l.ctx, l.subject, t)
 		now := time.Now()
 		if err == nil {
-			s.answered.Store(now.UnixNano())
-			s.stored.Store(now.UnixNano())
+			s.answered.setNow(s.begun)
+			s.stored.setNow(s.begun)
 			s.isStuck.Store(false)
 			s.monitor.Published(now.Sub(t.begun))
 			l.mu.Lock()
@@ -207,7 +203,7 @@ var errOverdue = errors.New("no answer")
 
 // noteStuck notes that a turn was not stored, and that none is, if that lasts.
 func (s *Stream) noteStuck(t *turn, err error) {
-	if time.Since(later(t.begun, time.Unix(0, s.stored.Load()))) >= awayAfter && !s.isStuck.Swap(true) {
+	if time.Since(later(t.begun, s.stored.time(s.begun))) >= awayAfter && !s.isStuck.Swap(true) {
 		s.monitor.Logf("nats away", "nats: the stream %s stores nothing: %v", streamName, err)
 		s.everyLog((*Log).signal)
 	}

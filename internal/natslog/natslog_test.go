@@ -37,6 +37,9 @@ func start(t *testing.T, nats *natstest.NATS) *server {
 	return s
 }
 
+// Close closes the stream.
+func (s *server) Close() { s.Stream.Close(time.Second) }
+
 func (s *server) Logf(_, format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -389,6 +392,24 @@ func TestARoomIsRead(t *testing.T) {
 	})
 }
 
+// A room is opened though its last turns are deleted while it is read.
+func TestARoomIsDeletedWhileItIsRead(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		ada := one.join("team")
+		ada.say("hello")
+		ada.settle(100 * time.Millisecond)
+		nats.Lag(1)
+		bob := start(t, nats).join("team")
+		nats.Purge("CHAT")
+		nats.Lag(0)
+		bob.settle(time.Second)
+		if bob.start == nil || len(bob.start.Messages) > 0 {
+			t.Errorf("the room begins with %+v", bob.start)
+		}
+	})
+}
+
 // Who resumes after what the stream no longer has is told; who resumes after what is there
 // is not.
 func TestWhatIsGone(t *testing.T) {
@@ -586,6 +607,43 @@ func TestPresence(t *testing.T) {
 	})
 }
 
+// What no server can say of who is where is ignored, and the rest of the same message counts.
+func TestPresenceThatCannotBe(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		here := start(t, nats).join("team")
+		stranger := nats.Connect()
+		defer stranger.Close()
+		say := func(text string) {
+			if err := stranger.Publish("chat-here", []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		many := ""
+		for i := range presence.MaxNames {
+			many += fmt.Sprintf(`,"%x":"Ada"`, i)
+		}
+		for i, crowd := range []string{
+			`{}`, `null`, `{"count":0}`, `{"count":-1}`, `{"count":4611686018427387904}`,
+			`{"count":1,"names":{"` + strings.Repeat("a", 100_000) + `":"Ada"}}`,
+			`{"count":1,"names":{"\u0001<":"Ada"}}`,
+			`{"count":51,"names":{"":""` + many + `}}`,
+		} {
+			say(fmt.Sprintf(`{"server":"s%d","rooms":{"team":%s}}`, i, crowd))
+			if crowds, _ := here.Elsewhere(); len(crowds) != 0 {
+				t.Errorf("%.100s makes %.100v", crowd, crowds)
+			}
+		}
+		for _, text := range []string{``, `null`, `[]`, `{}`, `{"server":7}`, `{"rooms":[]}`, `{"server":"s","rooms":null}`, `{"server":"s","rooms":{"team":[]}}`, "\xff"} {
+			say(text)
+		}
+		say(`{"server":"s","rooms":{"team":{"count":1,"names":{"ada":"A\u202eda"}},"other":{"count":-1}},"more":1}`)
+		if crowds, _ := here.Elsewhere(); len(crowds) != 1 || crowds[0].Names["ada"] != "Ada" {
+			t.Errorf("%v", crowds)
+		}
+	})
+}
+
 // What NATS says against a setting is logged at once.
 func TestAStreamThatCannotBeMade(t *testing.T) {
 	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
@@ -631,5 +689,28 @@ func TestClosingEndsEverything(t *testing.T) {
 		if one.TurnsUnderWay() != 0 || time.Since(begin) > 2*time.Second {
 			t.Error("the turn is still under way")
 		}
+	})
+}
+
+// A frozenEngine takes ten seconds for what is written.
+type frozenEngine struct{ *natstest.Conn }
+
+func (e frozenEngine) Publish(subject string, data []byte) error {
+	time.Sleep(10 * time.Second)
+	return e.Conn.Publish(subject, data)
+}
+
+// Closing waits no longer than it may for a node that is frozen.
+func TestClosingDoesNotWaitForAFrozenNode(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		s := &server{t: t, counts: make(map[string]int)}
+		s.Stream = natslog.OpenOn(frozenEngine{nats.Connect()}, natslog.Options{Replicas: 1}, s)
+		begin := time.Now()
+		s.Stream.Close(300 * time.Millisecond)
+		if took := time.Since(begin); took != 300*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+		s.wantLogged(1, "could not be closed in time")
+		time.Sleep(20 * time.Second) // then everything is closed all the same
 	})
 }

@@ -299,8 +299,14 @@ func (s *Stream) readRoom(ctx context.Context, subject string) (*opened, error) 
 		if end && o.last >= last {
 			break
 		}
-		if end && !sleep(ctx, retryDelay/2) { // the node that answered lags
+		if !end {
+			continue
+		}
+		if !sleep(ctx, retryDelay/2) { // the node that answered lags, or the last turn is gone
 			return nil, ctx.Err()
+		}
+		if last, err = s.lastOf(subject); err != nil {
+			return nil, err
 		}
 	}
 	o.kept.goneID = max(o.kept.goneID, endID(first-1))
