@@ -141,7 +141,7 @@ func TestReadingFurtherUp(t *testing.T) {
 	ada.want("still at the bottom", "fromEnd() < 8 && texts().at(-1) === 'the last'")
 }
 
-// At the end, one stays there when the log becomes smaller.
+// At the end, one stays there when the log becomes smaller, and leaves it to read what was folded.
 func TestStayingAtTheEnd(t *testing.T) {
 	chat := startChat(t)
 	ada, bob := chat.open(), chat.open()
@@ -163,6 +163,15 @@ func TestStayingAtTheEnd(t *testing.T) {
 	})`)
 	bob.say("while she writes")
 	ada.want("still at the end", "texts().at(-1) === 'while she writes' && fromEnd() < 8")
+
+	bob.say(strings.Join(numbered(60, "row"), "\n"))
+	ada.byRole("button", "Show all").click()
+	top := look[float64](ada, "log().scrollTop")
+	bob.say("while she reads")
+	ada.byRole("button", "1 new message")
+	if now := look[float64](ada, "log().scrollTop"); now != top {
+		t.Errorf("what was at %v is at %v", top, now)
+	}
 }
 
 // Whoever comes back to the tab, or from further up, sees where they left off, until they have spoken or left again.
