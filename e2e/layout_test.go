@@ -148,6 +148,9 @@ func TestLastLineAgain(t *testing.T) {
 	if got := ada.box().value(); got != "one\n  two" {
 		t.Errorf("the box holds %q", got)
 	}
+	if at := look[[]int](ada, "[one('#message').selectionStart, one('#message').selectionEnd]"); at[0] != 9 || at[1] != 9 {
+		t.Errorf("the cursor is at %v, want it at the end", at)
+	}
 	ada.press("Enter")
 	bob.want("it is said again", "JSON.stringify("+rawTexts+") === JSON.stringify("+quoted([]string{"one\n  two", "one\n  two"})+")")
 }
