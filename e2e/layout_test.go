@@ -62,6 +62,9 @@ func TestLargeText(t *testing.T) {
 	ada.want("nothing is wider than the screen", `document.documentElement.scrollWidth <= innerWidth && log().scrollWidth <= log().clientWidth`)
 	ada.want("the box and its button are there", `['#message', 'main form button'].every(e => (box => box.right <= innerWidth && box.bottom <= innerHeight)(one(e).getBoundingClientRect()))`)
 	ada.want("there is room for lines", `log().clientHeight > 200`)
+	ada.byRole("button", "Rooms: The lobby").click()
+	ada.want("there is room for a room's name", `one('#wanted').offsetWidth > 150 &&
+		one('#doors').scrollWidth <= one('#doors').clientWidth`)
 }
 
 // A few lines stand near the box, and many can be scrolled through.
