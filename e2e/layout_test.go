@@ -93,7 +93,7 @@ func TestPopoversStayWithTheColumn(t *testing.T) {
 			look[any](ada, "void document.querySelectorAll('[popover]').forEach(p => p.hidePopover())")
 			look[any](ada, fmt.Sprintf("one('%s').click()", button))
 			ada.want("it is within the column", `(p => p.left >= one('main').getBoundingClientRect().left && p.right <= one('main').getBoundingClientRect().right &&
-				p.width > 100)(one(':popover-open').getBoundingClientRect())`)
+				p.left >= 8 && p.right <= innerWidth - 8 && p.width > 100)(one(':popover-open').getBoundingClientRect())`)
 		}
 	}
 }
