@@ -293,7 +293,8 @@ func (c *coalescer) expire() {
 			return
 		}
 	}
-	c.holds = false
+	c.holds, c.current = false, nil
+	c.enough.Store(0)
 }
 
 // release ends the hold.

@@ -182,6 +182,28 @@ func TestABatchWrittenLateEndsNoHold(t *testing.T) {
 	})
 }
 
+// A hold that has ended ends once: the hub is not woken when its batch is written, or a
+// message comes, after that.
+func TestAHoldEndsOnce(t *testing.T) {
+	for _, took := range []time.Duration{6 * time.Millisecond, 2 * stallTime} {
+		synctest.Test(t, func(t *testing.T) {
+			messages := make(chan int, 10)
+			c := newCoalescer(messages)
+			b := new(batch)
+			b.expect(1, 1, backlog.New())
+			c.begin(b, 1, 1)
+			time.AfterFunc(took, b.markWritten)
+			awaitEnd(c)
+			time.Sleep(maxHold)
+			messages <- 1
+			c.messageWaits()
+			if len(c.ended) > 0 {
+				t.Errorf("written after %v: the hold ends again", took)
+			}
+		})
+	}
+}
+
 // The end of a hold that a new one replaces does not end the new one, whether it has come or
 // would come with the next message.
 func TestANewHoldReplacesTheOldOne(t *testing.T) {

@@ -253,7 +253,7 @@ func (h *Hub) tick(now time.Time) {
 // client may leave just as it is found to be a slow consumer, and the first reason counts.
 func (h *Hub) drop(c *Client, reason protocol.Disconnect) {
 	if !h.clients[c] {
-		h.release(c, reason)
+		h.dropHeld(c, reason)
 		return
 	}
 	delete(h.clients, c)

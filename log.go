@@ -312,8 +312,8 @@ func (h *Hub) hold(c *Client) {
 	}
 }
 
-// release disconnects a client that waits to be admitted, if it does.
-func (h *Hub) release(c *Client, reason protocol.Disconnect) {
+// dropHeld disconnects a client that waits to be admitted. It does nothing for any other.
+func (h *Hub) dropHeld(c *Client, reason protocol.Disconnect) {
 	if _, waits := h.held[c]; waits {
 		delete(h.held, c)
 		h.log.forget(c)
@@ -326,7 +326,7 @@ func (h *Hub) release(c *Client, reason protocol.Disconnect) {
 func (h *Hub) admit() {
 	for c, since := range h.held {
 		if h.ticks.Load()-since > maxHoldTicks {
-			h.release(c, natslog.OutOfReach)
+			h.dropHeld(c, natslog.OutOfReach)
 		} else if h.join(c); h.clients[c] {
 			delete(h.held, c)
 		}

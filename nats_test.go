@@ -21,7 +21,7 @@ import (
 // sharedOver is an option: the server shares its rooms with all others that have it.
 func sharedOver(nats *natstest.NATS) func(*server) {
 	return func(s *server) {
-		s.stream = natslog.OpenOn(nats.Connect(), natslog.Options{Replicas: 1, Keep: keep}, natsMonitor{s.log, s.counters})
+		s.stream = natslog.OpenOn(nats.Connect(), natslog.Options{Replicas: 1, Keep: keep}, monitor{s.logger, s.counters})
 	}
 }
 

@@ -37,7 +37,7 @@ const (
 type rooms struct {
 	ctx      context.Context // ends all hubs
 	running  sync.WaitGroup  // of the hubs' run
-	log      *ratelog.Logger
+	logger   *ratelog.Logger
 	counters *metrics.Counters
 	backlog  *backlog.Backlog
 	dir      *filelog.Dir    // where history is kept on disk; nil without -history
@@ -59,8 +59,8 @@ type room struct {
 
 // newRooms returns the lobby. Its hub runs until ctx is done, as will those of all rooms.
 // What is said is kept in dir or stream, unless both are nil.
-func newRooms(ctx context.Context, log *ratelog.Logger, counters *metrics.Counters, dir *filelog.Dir, stream *natslog.Stream) *rooms {
-	rs := &rooms{ctx: ctx, log: log, counters: counters, backlog: backlog.New(), dir: dir, stream: stream, named: make(map[string]*room)}
+func newRooms(ctx context.Context, logger *ratelog.Logger, counters *metrics.Counters, dir *filelog.Dir, stream *natslog.Stream) *rooms {
+	rs := &rooms{ctx: ctx, logger: logger, counters: counters, backlog: backlog.New(), dir: dir, stream: stream, named: make(map[string]*room)}
 	rs.open(lobby)
 	return rs
 }
@@ -69,7 +69,7 @@ func newRooms(ctx context.Context, log *ratelog.Logger, counters *metrics.Counte
 // earlier hub of the name, even if the clock was set back. The lock must be held.
 func (rs *rooms) open(name string) *room {
 	ctx, stop := context.WithCancel(rs.ctx)
-	r := &room{hub: newHub(rs.log, rs.counters, rs.lastID), stop: stop}
+	r := &room{hub: newHub(rs.logger, rs.counters, rs.lastID), stop: stop}
 	r.hub.backlog = rs.backlog
 	if rs.stream != nil {
 		r.hub.log = newSharedLog(rs.stream, name)

@@ -51,7 +51,7 @@ const drainTimeout = time.Second
 const logTimeout = 100 * time.Millisecond
 
 // stopTimeout is how long a stop takes at most: what is left after the clients is for the
-// disk. It is under the five seconds that are promised.
+// disk or NATS. It is under the five seconds that are promised.
 const stopTimeout = 4900 * time.Millisecond
 
 // extraConns is how many connections there may be beside those of clients, for the page and
@@ -81,7 +81,7 @@ type server struct {
 	dir      *filelog.Dir    // where history is kept; nil without -history
 	stream   *natslog.Stream // the log that servers share, and their secret; nil without -nats
 	upgrader websocket.Upgrader
-	log      *ratelog.Logger
+	logger   *ratelog.Logger
 	counters *metrics.Counters
 	addr     *net.TCPAddr        // that it listens on; set by serve, nil if it is of another kind
 	rooms    *rooms              // made by start
@@ -97,7 +97,7 @@ func newServer(origins access.Origins, rate float64, maxClients int) *server {
 		rate:     rate,
 		proxies:  access.Loopback,
 		slots:    make(chan struct{}, maxClients),
-		log:      ratelog.New(),
+		logger:   ratelog.New(),
 		counters: metrics.New(),
 	}
 	rand.Read(s.secret[:])
@@ -115,7 +115,7 @@ func newServer(origins access.Origins, rate float64, maxClients int) *server {
 // openHistory keeps what is said in files in a directory, and in memory no longer than for
 // keep without a message; 0 is for ever. serve closes them.
 func (s *server) openHistory(dir string, keep time.Duration) (err error) {
-	if s.dir, err = filelog.Open(dir, keep, fileMonitor{s.log, s.counters}); err == nil {
+	if s.dir, err = filelog.Open(dir, keep, monitor{s.logger, s.counters}); err == nil {
 		s.secret = s.dir.Secret()
 	}
 	return err
@@ -130,61 +130,53 @@ func (s *server) openStream(o natslog.Options, addr string) (err error) {
 	o.Stats = func() any {
 		return map[string]int64{"connections": int64(len(s.slots)), "messages": s.counters.Messages.Load(), "deliveries": s.counters.Deliveries.Load()}
 	}
-	s.stream, err = natslog.Open(o, natsMonitor{s.log, s.counters})
+	s.stream, err = natslog.Open(o, monitor{s.logger, s.counters})
 	return err
 }
 
-// A natsMonitor logs and counts what happens to the log that servers share.
-type natsMonitor struct {
-	log      *ratelog.Logger
+// A monitor logs and counts what happens to what is kept: in files, or in the stream that
+// servers share. It implements filelog.Monitor and natslog.Monitor.
+type monitor struct {
+	logger   *ratelog.Logger
 	counters *metrics.Counters
 }
 
-// Logf implements natslog.Monitor.
-func (m natsMonitor) Logf(kind, format string, args ...any) { m.log.Printf(kind, format, args...) }
-
-// Published implements natslog.Monitor.
-func (m natsMonitor) Published(took time.Duration) { m.counters.NATSPublish.Add(took) }
-
-// Repeated implements natslog.Monitor.
-func (m natsMonitor) Repeated() { m.counters.NATSRepeated.Add(1) }
-
-// Fetched implements natslog.Monitor.
-func (m natsMonitor) Fetched(turns int) { m.counters.NATSFetched.Add(int64(turns)) }
-
-// Broke implements natslog.Monitor.
-func (m natsMonitor) Broke() { m.counters.NATSBreaks.Add(1) }
-
-// Unreadable implements natslog.Monitor.
-func (m natsMonitor) Unreadable(n int) { m.counters.NATSUnreadable.Add(int64(n)) }
-
-// A fileMonitor logs and counts what happens to the files of history.
-type fileMonitor struct {
-	log      *ratelog.Logger
-	counters *metrics.Counters
-}
-
-// Logf implements filelog.Monitor.
-func (m fileMonitor) Logf(kind, format string, args ...any) { m.log.Printf(kind, format, args...) }
+// Logf implements both.
+func (m monitor) Logf(kind, format string, args ...any) { m.logger.Printf(kind, format, args...) }
 
 // Wrote implements filelog.Monitor.
-func (m fileMonitor) Wrote(lines, bytes int, took time.Duration) {
+func (m monitor) Wrote(lines, bytes int, took time.Duration) {
 	m.counters.HistoryLines.Add(int64(lines))
 	m.counters.HistoryBytes.Add(int64(bytes))
 	m.counters.HistoryWrite.Add(took)
 }
 
 // Synced implements filelog.Monitor.
-func (m fileMonitor) Synced(took time.Duration) { m.counters.HistorySync.Add(took) }
+func (m monitor) Synced(took time.Duration) { m.counters.HistorySync.Add(took) }
 
 // Failed implements filelog.Monitor.
-func (m fileMonitor) Failed() { m.counters.HistoryErrors.Add(1) }
+func (m monitor) Failed() { m.counters.HistoryErrors.Add(1) }
+
+// Published implements natslog.Monitor.
+func (m monitor) Published(took time.Duration) { m.counters.NATSPublish.Add(took) }
+
+// Repeated implements natslog.Monitor.
+func (m monitor) Repeated() { m.counters.NATSRepeated.Add(1) }
+
+// Fetched implements natslog.Monitor.
+func (m monitor) Fetched(turns int) { m.counters.NATSFetched.Add(int64(turns)) }
+
+// Broke implements natslog.Monitor.
+func (m monitor) Broke() { m.counters.NATSBreaks.Add(1) }
+
+// Unreadable implements natslog.Monitor.
+func (m monitor) Unreadable(n int) { m.counters.NATSUnreadable.Add(int64(n)) }
 
 // serve runs the chat on a listener, and shows the metrics on another one unless that is
 // nil, until ctx is done. It returns nil then, or the error of a listener that fails
-// first. It closes both listeners, and the files of history. When it returns, within five
-// seconds of ctx's end, no goroutine and no connection of its own is left; only one that
-// waits for a disk which does not answer may be.
+// first. It closes both listeners, the files of history and the stream. When it returns,
+// within five seconds of ctx's end, no goroutine and no connection of its own is left; only
+// one that waits for a disk or a node of NATS which does not answer may be.
 func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -231,11 +223,12 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 	}
 	s.awaitClients()
 	s.rooms.running.Wait()
+	left := max(stopTimeout-time.Since(begin), 100*time.Millisecond)
 	if s.dir != nil {
-		s.dir.Close(max(stopTimeout-time.Since(begin), 100*time.Millisecond))
+		s.dir.Close(left)
 	}
 	if s.stream != nil {
-		s.stream.Close()
+		s.stream.Close(left)
 	}
 	select {
 	case <-logged:
@@ -246,7 +239,7 @@ func (s *server) serve(ctx context.Context, l, metricsListener net.Listener) err
 
 // start makes what needs the settings, and runs the lobby until ctx is done.
 func (s *server) start(ctx context.Context) {
-	s.rooms = newRooms(ctx, s.log, s.counters, s.dir, s.stream)
+	s.rooms = newRooms(ctx, s.logger, s.counters, s.dir, s.stream)
 	s.budgets = budget.New(s.interval()/addressRates, burst)
 }
 
@@ -275,7 +268,7 @@ func (s *server) newHTTPServer(handler http.Handler) *http.Server {
 		WriteTimeout:   10 * time.Second,
 		IdleTimeout:    idleTimeoutHTTP,
 		MaxHeaderBytes: 12 << 10, // the library reads 4 KiB more before it answers 431
-		ErrorLog:       log.New(s.log, "", 0),
+		ErrorLog:       log.New(s.logger, "", 0),
 	}
 }
 
@@ -411,7 +404,7 @@ func (s *server) enterRoom(w http.ResponseWriter, r *http.Request, room string, 
 func (s *server) refuseFull(w http.ResponseWriter, r *http.Request, refusal protocol.Refusal, sentence string) {
 	s.counters.Refusals[refusal].Add(1)
 	_, peer := s.proxies.PeerOf(r)
-	s.log.Printf(refusal.String(), "%s refused: %s", peer, sentence)
+	s.logger.Printf(refusal.String(), "%s refused: %s", peer, sentence)
 	w.Header().Set("Retry-After", "10")
 	http.Error(w, sentence+" Try again in a while.", http.StatusServiceUnavailable)
 }
@@ -436,7 +429,7 @@ func (s *server) refuseHandshake(w http.ResponseWriter, r *http.Request, status 
 func (s *server) refuseOrigin(r *http.Request, origin string) string {
 	s.counters.Refusals[protocol.BadOrigin].Add(1)
 	_, peer := s.proxies.PeerOf(r)
-	s.log.Printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peer, origin)
+	s.logger.Printf("origin", "%s refused: a page of %q; to let it in, add its host to -origin", peer, origin)
 	return fmt.Sprintf("A page of %q may not join this chat.", origin)
 }
 

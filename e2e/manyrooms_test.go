@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/url"
 	"os"
 	"regexp"
 	"strconv"
@@ -34,12 +35,22 @@ func TestManyRoomsOnManyServers(t *testing.T) {
 		for range 20 {
 			joining.Go(func() {
 				for n := range next {
-					members[i][n] = c.join(fmt.Sprint("room-", n), fmt.Sprint("u", i))
+					m, _, err := tryJoin(t, c.addr, url.Values{"room": {fmt.Sprint("room-", n)}, "name": {fmt.Sprint("u", i)}})
+					for err == nil && len(m.received("hello")) == 0 && time.Since(begin) < patience {
+						time.Sleep(5 * time.Millisecond)
+					}
+					if err != nil {
+						t.Error(err)
+					}
+					members[i][n] = m
 				}
 			})
 		}
 	}
 	joining.Wait()
+	if t.Failed() {
+		return
+	}
 	joined := time.Since(begin)
 
 	begin = time.Now()

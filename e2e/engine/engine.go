@@ -30,15 +30,23 @@ func Build(dir string) (program string, err error) {
 	return program, nil
 }
 
-// FreeAddr returns an address of this machine alone on which nothing listens. Its port is
-// below those that the kernel gives to outgoing connections, so it stays free while what
-// listened there is stopped.
+// given are the addresses that FreeAddr has returned.
+var given sync.Map
+
+// FreeAddr returns an address of this machine alone on which nothing listens, another one each
+// time. Its port is below those that the kernel gives to outgoing connections, so it stays free
+// while what listened there is stopped.
 func FreeAddr() (string, error) {
 	for range 100 {
 		addr := fmt.Sprint("127.0.0.1:", 10000+rand.IntN(20000))
-		if l, err := net.Listen("tcp4", addr); err == nil {
+		l, err := net.Listen("tcp4", addr)
+		if err != nil {
+			continue
+		}
+		if _, twice := given.LoadOrStore(addr, true); !twice {
 			return addr, l.Close()
 		}
+		l.Close()
 	}
 	return "", fmt.Errorf("no port is free")
 }

@@ -61,6 +61,7 @@ func TestCluster(t *testing.T) {
 	for _, n := range followers {
 		n.Freeze()
 	}
+	publish(leader) // the signal may take a moment to arrive
 	if err := publish(leader); err == nil {
 		t.Error("two of three are frozen, and a message is acknowledged")
 	}

@@ -324,6 +324,9 @@ func (c *conn) ended(err error, greeted bool) {
 		if closed.Text == "the server is stopping" && greeted && !user.soak.nats { // other servers do not stop
 			c.session.stopped(c.process)
 		}
+		if closed.Code == websocket.CloseServiceRestart { // nobody replaces the log, so nothing may be told that it lost
+			report.fault("gap", "%s in %q was told: %s", user.id, c.session.room.name, closed.Text)
+		}
 	} else if c.prompt.Load() && !c.process.killed.Load() {
 		report.fault("other", "%s in %q read all the time and was cut off without a close frame: %v", user.id, c.session.room.name, err)
 	}

@@ -2,6 +2,7 @@ package natslog
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"sync"
 	"time"
@@ -166,11 +167,7 @@ func (l *Log) Publish() {
 // publish publishes a turn, again and again until the stream has it or the log is closed.
 func (l *Log) publish(t *turn) {
 	s := l.stream
-	defer func() {
-		if s.turnsOut.Add(-1) == 0 {
-			s.isStuck.Store(false) // or nobody would find out that it no longer is
-		}
-	}()
+	defer s.turnsOut.Add(-1)
 	for {
 		for !s.engine.IsConnected() {
 			if !sleep(l.ctx, retryDelay) {
@@ -180,8 +177,8 @@ func (l *Log) publish(t *turn) {
 		seq, err := s.store(l.ctx, l.subject, t)
 		now := time.Now()
 		if err == nil {
-			s.answered.Store(now.UnixNano())
-			s.stored.Store(now.UnixNano())
+			s.answered.setNow(s.begun)
+			s.stored.setNow(s.begun)
 			s.isStuck.Store(false)
 			s.monitor.Published(now.Sub(t.begun))
 			l.mu.Lock()
@@ -193,14 +190,22 @@ func (l *Log) publish(t *turn) {
 		if l.ctx.Err() == nil {
 			s.complain("nats publish", "nats: %s: a turn is said again: %v", l.subject, err)
 		}
-		if now.Sub(later(t.begun, time.Unix(0, s.stored.Load()))) >= awayAfter && !s.isStuck.Swap(true) {
-			s.monitor.Logf("nats away", "nats: the stream %s stores nothing: %v", streamName, err)
-			s.everyLog((*Log).signal)
-		}
+		s.noteStuck(t, err)
 		if !sleep(l.ctx, retryDelay) {
 			return
 		}
 		s.monitor.Repeated()
+	}
+}
+
+// errOverdue says that a turn has no answer yet.
+var errOverdue = errors.New("no answer")
+
+// noteStuck notes that a turn was not stored, and that none is, if that lasts.
+func (s *Stream) noteStuck(t *turn, err error) {
+	if time.Since(later(t.begun, s.stored.time(s.begun))) >= awayAfter && !s.isStuck.Swap(true) {
+		s.monitor.Logf("nats away", "nats: the stream %s stores nothing: %v", streamName, err)
+		s.everyLog((*Log).signal)
 	}
 }
 
@@ -224,6 +229,9 @@ func (l *Log) Take() Taken {
 	t.Lost = l.stream.out()
 	if l.underWay != nil && time.Since(l.underWay.begun) >= awayAfter {
 		t.Lost = &OutOfReach
+		if acked == 0 {
+			l.stream.noteStuck(l.underWay, errOverdue) // newcomers are refused from the same moment on
+		}
 	}
 	if isLost {
 		t.Lost = &Replaced

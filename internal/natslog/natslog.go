@@ -126,8 +126,9 @@ type Stream struct {
 	turnsOut   atomic.Int64  // turns that were published and not acknowledged
 	isAway     atomic.Bool   // the stream does not answer
 	isStuck    atomic.Bool   // the stream stores nothing
-	stored     atomic.Int64  // when a turn was stored last, in nanoseconds since 1970
-	answered   atomic.Int64  // when a turn was last read or acknowledged, in nanoseconds since 1970
+	begun      time.Time     // when this was made
+	stored     instant       // when a turn was stored last, since begun
+	answered   instant       // when a turn was last read or acknowledged, since begun
 	wanted     atomic.Uint64 // the least sequence number that a Log wants to be told of
 	looks      looks
 	complaints complaints
@@ -136,6 +137,19 @@ type Stream struct {
 
 	mu   sync.Mutex
 	logs map[string]map[*Log]bool // by subject
+}
+
+// An instant is a time that any goroutine may set and read. It is kept as the time that has
+// passed since another one: a clock that is set does not change it. Its zero value is that
+// other one.
+type instant struct{ nanoseconds atomic.Int64 }
+
+// setNow sets the instant to now.
+func (i *instant) setNow(begun time.Time) { i.nanoseconds.Store(int64(time.Since(begun))) }
+
+// time returns when it was.
+func (i *instant) time(begun time.Time) time.Time {
+	return begun.Add(time.Duration(i.nanoseconds.Load()))
 }
 
 // looks are what the last looks at the stream showed.
@@ -171,6 +185,7 @@ func newStream(o Options, monitor Monitor) *Stream {
 	s := &Stream{
 		options: o,
 		monitor: monitor,
+		begun:   time.Now(),
 		contact: make(chan struct{}),
 		arrived: make(chan *Message, 4096),
 		nudge:   make(chan struct{}, 1),
@@ -202,12 +217,24 @@ func (s *Stream) run() {
 	s.watch(created)
 }
 
-// Close ends everything. The Logs must be closed.
-func (s *Stream) Close() {
-	s.goodbye()
+// Close ends everything, and waits for that, at most so long: a node that is frozen takes no
+// goodbye. The Logs must be closed.
+func (s *Stream) Close(wait time.Duration) {
 	s.stop()
-	s.engine.Close()
-	s.running.Wait()
+	ended := make(chan struct{})
+	go func() {
+		s.goodbye()
+		s.engine.Close()
+		s.running.Wait()
+		close(ended)
+	}()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+		s.monitor.Logf("nats goodbye", "nats: the connection could not be closed in time")
+	}
 }
 
 // Await waits until the stream was reached first, at most so long. It reports whether the
@@ -272,6 +299,7 @@ func (s *Stream) makeContact() (created time.Time, ok bool) {
 	}
 	subscribed := false
 	since := time.Now()
+	reconnected := since
 	for {
 		if !subscribed {
 			subscribed = s.engine.Subscribe(hearPrefix+">", s.arrive) == nil && s.engine.Subscribe(hereSubject, s.hearPresence) == nil
@@ -283,6 +311,10 @@ func (s *Stream) makeContact() (created time.Time, ok bool) {
 		if isLate := time.Since(since) >= awayAfter; isLate || s.engine.IsConnected() {
 			s.complain("nats away", "nats: the stream %s is out of reach: %v", streamName, err)
 			s.isAway.Store(isLate)
+		}
+		if time.Since(reconnected) >= maxErrors*lookInterval && s.engine.IsConnected() {
+			reconnected = time.Now()
+			s.engine.Reconnect() // the node may be cut off from the others
 		}
 		if !s.sleep(3 * retryDelay) {
 			return created, false

@@ -2,7 +2,6 @@ package natslog_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -38,6 +37,9 @@ func start(t *testing.T, nats *natstest.NATS) *server {
 	time.Sleep(100 * time.Millisecond)
 	return s
 }
+
+// Close closes the stream.
+func (s *server) Close() { s.Stream.Close(time.Second) }
 
 func (s *server) Logf(_, format string, args ...any) {
 	s.mu.Lock()
@@ -181,7 +183,7 @@ func TestTheStreamIsMade(t *testing.T) {
 		t.Cleanup(other.Close)
 		time.Sleep(time.Second)
 		one.wantLogged(1, "was made")
-		other.wantLogged(1, "is used as it is, without max_age 0s, as -keep says, 1 replicas")
+		other.wantLogged(1, "is used as it is, without max_age 0s, as -keep says")
 		if one.Secret() != other.Secret() {
 			t.Error("the servers have different secrets")
 		}
@@ -439,6 +441,24 @@ func TestARoomIsRead(t *testing.T) {
 	})
 }
 
+// A room is opened though its last turns are deleted while it is read.
+func TestARoomIsDeletedWhileItIsRead(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		ada := one.join("team")
+		ada.say("hello")
+		ada.settle(100 * time.Millisecond)
+		nats.Lag(1)
+		bob := start(t, nats).join("team")
+		nats.Purge("CHAT")
+		nats.Lag(0)
+		bob.settle(time.Second)
+		if bob.start == nil || len(bob.start.Messages) > 0 {
+			t.Errorf("the room begins with %+v", bob.start)
+		}
+	})
+}
+
 // Who resumes after what the stream no longer has is told; who resumes after what is there
 // is not.
 func TestWhatIsGone(t *testing.T) {
@@ -584,25 +604,24 @@ func TestSilence(t *testing.T) {
 	})
 }
 
-// A node that has no leader to ask is left, and so is one from which nothing can be read.
+// A node that is cut off from the others, and so has no leader, is left, also by a server
+// that was never in contact.
 func TestABadNodeIsLeft(t *testing.T) {
-	for name, fault := range map[string]func(nats *natstest.NATS, s *server){
-		"no leader": func(nats *natstest.NATS, _ *server) { nats.SetLeaderless(true) },
-		"cut off":   func(_ *natstest.NATS, s *server) { s.conn.SetCut(true) },
-	} {
-		onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
-			one := start(t, nats)
-			time.Sleep(5 * time.Second)
-			if n := one.conn.Reconnects(); n != 0 {
-				t.Errorf("%s: another node was looked for %d times before", name, n)
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		time.Sleep(5 * time.Second)
+		if n := one.conn.Reconnects(); n != 0 {
+			t.Errorf("another node was looked for %d times before", n)
+		}
+		nats.SetLeaderless(true)
+		late := start(t, nats)
+		time.Sleep(7 * time.Second)
+		for _, s := range []*server{one, late} {
+			if n := s.conn.Reconnects(); n < 1 || n > 3 {
+				t.Errorf("another node was looked for %d times", n)
 			}
-			fault(nats, one)
-			time.Sleep(10 * time.Second)
-			if one.conn.Reconnects() == 0 && one.IsConnected() {
-				t.Errorf("%s: no other node was looked for", name)
-			}
-		})
-	}
+		}
+	})
 }
 
 // Who is in a room elsewhere is told when it changes, and forgotten when a server says
@@ -649,34 +668,44 @@ func TestPresence(t *testing.T) {
 		two.Close()
 		time.Sleep(10 * time.Millisecond)
 		want()
-
-		other := nats.Connect() // of another version
-		t.Cleanup(other.Close)
-		for _, c := range []struct{ said, want presence.Crowd }{
-			{presence.Crowd{Count: 1, Names: map[string]string{"x": "A\nB"}}, presence.Crowd{Count: 1, Names: map[string]string{"x": "AB"}}},
-			{presence.Crowd{Count: 51, Names: names(50)}, presence.Crowd{Count: 51, Names: names(50)}},
-			{presence.Crowd{Count: 51, Names: names(51)}, presence.Crowd{}},
-			{presence.Crowd{Count: 0, Names: names(1)}, presence.Crowd{}},
-		} {
-			text, _ := json.Marshal(map[string]any{"server": "x", "rooms": map[string]presence.Crowd{"team": c.said}})
-			other.Publish("chat-here", text)
-			time.Sleep(10 * time.Millisecond)
-			if c.want.Count == 0 {
-				want()
-			} else {
-				want(c.want)
-			}
-		}
 	})
 }
 
-// names returns the names of so many users.
-func names(n int) map[string]string {
-	names := make(map[string]string)
-	for i := range n {
-		names[fmt.Sprint(i)] = fmt.Sprint("User ", i)
-	}
-	return names
+// What no server can say of who is where is ignored, and the rest of the same message counts.
+func TestPresenceThatCannotBe(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		here := start(t, nats).join("team")
+		stranger := nats.Connect()
+		defer stranger.Close()
+		say := func(text string) {
+			if err := stranger.Publish("chat-here", []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		many := ""
+		for i := range presence.MaxNames {
+			many += fmt.Sprintf(`,"%x":"Ada"`, i)
+		}
+		for i, crowd := range []string{
+			`{}`, `null`, `{"count":0}`, `{"count":-1}`, `{"count":4611686018427387904}`,
+			`{"count":1,"names":{"` + strings.Repeat("a", 100_000) + `":"Ada"}}`,
+			`{"count":1,"names":{"\u0001<":"Ada"}}`,
+			`{"count":51,"names":{"":""` + many + `}}`,
+		} {
+			say(fmt.Sprintf(`{"server":"s%d","rooms":{"team":%s}}`, i, crowd))
+			if crowds, _ := here.Elsewhere(); len(crowds) != 0 {
+				t.Errorf("%.100s makes %.100v", crowd, crowds)
+			}
+		}
+		for _, text := range []string{``, `null`, `[]`, `{}`, `{"server":7}`, `{"rooms":[]}`, `{"server":"s","rooms":null}`, `{"server":"s","rooms":{"team":[]}}`, "\xff"} {
+			say(text)
+		}
+		say(`{"server":"s","rooms":{"team":{"count":1,"names":{"ada":"A\u202eda"}},"other":{"count":-1}},"more":1}`)
+		if crowds, _ := here.Elsewhere(); len(crowds) != 1 || crowds[0].Names["ada"] != "Ada" {
+			t.Errorf("%v", crowds)
+		}
+	})
 }
 
 // What NATS says against a setting is logged at once.
@@ -726,5 +755,28 @@ func TestClosingEndsEverything(t *testing.T) {
 		if one.TurnsUnderWay() != 0 || time.Since(begin) > 2*time.Second {
 			t.Error("the turn is still under way")
 		}
+	})
+}
+
+// A frozenEngine takes ten seconds for what is written.
+type frozenEngine struct{ *natstest.Conn }
+
+func (e frozenEngine) Publish(subject string, data []byte) error {
+	time.Sleep(10 * time.Second)
+	return e.Conn.Publish(subject, data)
+}
+
+// Closing waits no longer than it may for a node that is frozen.
+func TestClosingDoesNotWaitForAFrozenNode(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		s := &server{t: t, counts: make(map[string]int)}
+		s.Stream = natslog.OpenOn(frozenEngine{nats.Connect()}, natslog.Options{Replicas: 1}, s)
+		begin := time.Now()
+		s.Stream.Close(300 * time.Millisecond)
+		if took := time.Since(begin); took != 300*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+		s.wantLogged(1, "could not be closed in time")
+		time.Sleep(20 * time.Second) // then everything is closed all the same
 	})
 }

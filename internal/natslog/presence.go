@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,13 @@ const (
 	// maxHere is the length in bytes of all users whom a server names, about and at most: a
 	// message to NATS may have 1 MiB. Of larger rooms it tells the number alone.
 	maxHere = 512 << 10
+
+	// maxCount is how many users a server may have in a room, at most: more than it may have
+	// connections.
+	maxCount = 1 << 24
+
+	// maxUserID is the length in bytes of a user id, at most.
+	maxUserID = 64
 )
 
 // A hereMessage is what a server says.
@@ -185,15 +193,26 @@ func (s *Stream) hearPresence(m *Message) {
 		return
 	}
 	for room, c := range said.Rooms {
-		if c.Count < 1 || len(c.Names) > presence.MaxNames {
+		if !clean(c) {
 			delete(said.Rooms, room)
-			continue
-		}
-		for userID, name := range c.Names {
-			c.Names[userID] = protocol.CleanName(name)
 		}
 	}
 	if s.elsewhere.set(said.Server, said.Rooms, time.Now()) {
 		s.here.touch() // it does not know who is here
 	}
+}
+
+// clean cleans the names in a crowd. It reports false if no server can have said who is in
+// it: the notices made of it would be too long.
+func clean(c presence.Crowd) bool {
+	if c.Count < 1 || c.Count > maxCount || len(c.Names) > presence.MaxNames {
+		return false
+	}
+	for userID, name := range c.Names {
+		if len(userID) > maxUserID || strings.Trim(userID, "0123456789abcdef") != "" {
+			return false
+		}
+		c.Names[userID] = protocol.CleanName(name)
+	}
+	return true
 }

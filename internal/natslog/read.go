@@ -77,7 +77,7 @@ func (s *Stream) take(m *Message, seq uint64) {
 		l.signal()
 	}
 	s.mu.Unlock()
-	s.answered.Store(time.Now().UnixNano())
+	s.answered.setNow(s.begun)
 	s.cursor.Store(seq)
 	if seq >= s.wanted.Load() {
 		s.tellWanted()
@@ -249,6 +249,9 @@ func (s *Stream) watch(created time.Time) {
 
 // look looks at the stream once.
 func (s *Stream) look(w *watcher) {
+	if s.turnsOut.Load() == 0 {
+		s.isStuck.Store(false) // or nobody would find out that it no longer is
+	}
 	number := s.looks.begin()
 	cursor := s.cursor.Load() // the end can only be above that
 	info, err := s.info()
@@ -266,7 +269,7 @@ func (s *Stream) look(w *watcher) {
 		if w.failures++; w.failures%maxErrors == 0 && s.engine.IsConnected() {
 			s.engine.Reconnect() // the node may be cut off from the others
 		}
-		w.answered = later(w.answered, time.Unix(0, s.answered.Load()))
+		w.answered = later(w.answered, s.answered.time(s.begun))
 		if now.Sub(w.answered) >= awayAfter && !s.isAway.Swap(true) {
 			s.monitor.Logf("nats away", "nats: the stream %s is out of reach: %v", streamName, err)
 			s.everyLog((*Log).signal)

@@ -1,6 +1,8 @@
 package natslog
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -194,5 +196,45 @@ func TestTheLongestLine(t *testing.T) {
 	long := Line{strings.Repeat("f", 64), strings.Repeat("\U0001F600", protocol.MaxName), strings.Repeat(`"`, protocol.MaxText), strings.Repeat("\x01", protocol.MaxClientMsgID)}
 	if n := len(long.encode()); n > maxLine {
 		t.Errorf("%d bytes, want at most %d", n, maxLine)
+	}
+}
+
+// What is compared with the time does not depend on a clock that may be set back: it has a
+// reading of the monotonic clock.
+func TestInstantsAreMonotonic(t *testing.T) {
+	begun := time.Now()
+	var i instant
+	if got := i.time(begun); !got.Equal(begun) {
+		t.Errorf("a zero instant is %v, want %v", got, begun)
+	}
+	before := time.Now()
+	i.setNow(begun)
+	if got := i.time(begun); got.Before(before) || got.After(time.Now()) || !strings.Contains(got.String(), "m=") {
+		t.Errorf("now is %v, want %v", got, before)
+	}
+}
+
+// silentEngine is an Engine that answers nothing.
+type silentEngine struct{ Engine }
+
+func (silentEngine) Request(context.Context, *Message) (*Message, error) {
+	return nil, errors.New("no answer")
+}
+
+// When no turn is under way, nobody can say that the stream stores nothing: a turn may have
+// been stored just when a room said so.
+func TestWithoutATurnNothingIsStuck(t *testing.T) {
+	s := newStream(Options{}, nil)
+	s.engine = silentEngine{}
+	s.isStuck.Store(true)
+	s.turnsOut.Store(1)
+	s.look(&watcher{answered: time.Now()})
+	if s.out() == nil {
+		t.Error("the stream stores again while a turn is under way")
+	}
+	s.turnsOut.Store(0)
+	s.look(&watcher{answered: time.Now()})
+	if s.out() != nil {
+		t.Error("the stream stores nothing while no turn is under way")
 	}
 }
