@@ -159,11 +159,11 @@ type sharedLog struct {
 	history *history.History
 	taken   []committed
 	reason  *protocol.Disconnect
-	came    map[*Client]natslog.Since // those that are not admitted yet
+	came    map[*Client]natslog.Arrival // those that are not admitted yet
 }
 
 func newSharedLog(stream *natslog.Stream, room string) *sharedLog {
-	return &sharedLog{stream: stream, room: room, history: history.Begin(0), came: make(map[*Client]natslog.Since)}
+	return &sharedLog{stream: stream, room: room, history: history.Begin(0), came: make(map[*Client]natslog.Arrival)}
 }
 
 func (l *sharedLog) open() { l.log = l.stream.Log(l.room) }
@@ -211,17 +211,17 @@ func (l *sharedLog) lost() *protocol.Disconnect { return l.reason }
 func (l *sharedLog) pending() int { return l.log.Pending() }
 
 func (l *sharedLog) admits(c *Client) bool {
-	since, waits := l.came[c]
+	arrival, waits := l.came[c]
 	if !waits {
-		since = l.log.Now()
+		arrival = l.log.Arrival()
 	}
 	id := int64(0)
 	if c.resumeAfter != history.NoPosition && c.resumeAfter != history.UnknownPosition {
 		id = int64(c.resumeAfter)
 	}
-	holds, known := l.log.Holds(id, since)
-	if holds {
-		l.came[c] = since
+	admits, known := l.log.Admits(id, arrival)
+	if !admits {
+		l.came[c] = arrival
 		return false
 	}
 	delete(l.came, c)

@@ -309,28 +309,29 @@ func (s *Stream) decode(m *Message, seq uint64) (turnID, []protocol.Message) {
 // EndID returns an id between those of what was taken and those of what will be taken.
 func (l *Log) EndID() int64 { return endID(l.position) }
 
-// A Since says when a client came.
-type Since int64
+// An Arrival says when a client came.
+type Arrival int64
 
-// Now returns a Since for a client that comes now.
-func (l *Log) Now() Since { return Since(l.stream.looks.now()) }
+// Arrival returns that of a client that comes now.
+func (l *Log) Arrival() Arrival { return Arrival(l.stream.looks.now()) }
 
-// Holds reports whether a client that has heard an id is to wait: it may have heard it from
-// a server that has read more. If not, known reports whether the id can be the stream's.
-// Ready receives when that may have changed, or a second later.
-func (l *Log) Holds(id int64, since Since) (holds, known bool) {
+// Admits reports whether a client that has heard an id can be told now what it missed, and
+// then whether the id is known: whether it can be the stream's. A client that is not admitted
+// may have heard the id from a server that has read more: Ready receives when that may have
+// changed, or a second passes.
+func (l *Log) Admits(id int64, a Arrival) (admits, known bool) {
 	l.refresh()
 	seq := uint64(id) / placesPerTurn
 	switch {
 	case !l.isOpen:
-		return true, false
-	case seq <= l.position:
-		return false, true
-	case l.stream.looks.endsBelow(seq, int64(since)):
 		return false, false
+	case seq <= l.position:
+		return true, true
+	case l.stream.looks.endsBelow(seq, int64(a)):
+		return true, false
 	}
 	l.stream.want(l, seq)
-	return true, false
+	return false, false
 }
 
 // refresh moves the position to the cursor, if nothing is there to take.
