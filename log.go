@@ -216,7 +216,7 @@ func (l *sharedLog) admits(c *Client) bool {
 		arrival = l.log.Arrival()
 	}
 	id := int64(0)
-	if c.resumeAfter != history.NoPosition && c.resumeAfter != history.UnknownPosition {
+	if c.protocol == protocol.ChatV1 && c.resumeAfter != history.NoPosition && c.resumeAfter != history.UnknownPosition {
 		id = int64(c.resumeAfter)
 	}
 	admits, known := l.log.Admits(id, arrival)

@@ -186,6 +186,18 @@ func TestAClientOfAFasterServerWaits(t *testing.T) {
 	})
 }
 
+// A client of the classic protocol resumes nothing, and so waits for nothing.
+func TestAClassicClientDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, servers := startServers(t, 1)
+		classic := servers[0].join(fmt.Sprint("after=", protocol.MaxID))
+		settle()
+		classic.say("hello")
+		settle()
+		classic.want("hello")
+	})
+}
+
 // While the stream is away, what is said waits. From ten seconds on clients are told and
 // newcomers refused. When it is back, all hear what waited, once.
 func TestTheStreamIsAwayAndComesBack(t *testing.T) {
