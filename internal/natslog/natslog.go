@@ -56,8 +56,11 @@ const (
 	// NATS does not do what it is asked for.
 	complainInterval = 10 * time.Second
 
-	// maxOpening is how many rooms are read from the stream at a time.
+	// maxOpening is how many rooms that are opened are read from the stream at a time.
 	maxOpening = 16
+
+	// maxReads is how many rooms that are not open are read at a time.
+	maxReads = 4
 )
 
 // The reasons for which clients are disconnected.
@@ -120,7 +123,8 @@ type Stream struct {
 	arrived chan *Message
 	nudge   chan struct{} // receives when the stream should be read now
 	orders  chan func()   // for read to carry out
-	opening chan struct{} // a token for each room that is being read
+	opening chan struct{} // a token for each room that open reads
+	reads   chan struct{} // a token for each room that Kept reads
 
 	cursor     atomic.Uint64 // the last sequence number that was read. Set by read
 	turnsOut   atomic.Int64  // turns that were published and not acknowledged
@@ -191,6 +195,7 @@ func newStream(o Options, monitor Monitor) *Stream {
 		nudge:   make(chan struct{}, 1),
 		orders:  make(chan func()),
 		opening: make(chan struct{}, maxOpening),
+		reads:   make(chan struct{}, maxReads),
 		logs:    make(map[string]map[*Log]bool),
 	}
 	s.wanted.Store(nothingWanted)

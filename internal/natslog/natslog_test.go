@@ -392,6 +392,26 @@ func TestARoomIsRead(t *testing.T) {
 	})
 }
 
+// However many rooms are read that are not open, one that is opened does not wait for them.
+func TestOpeningDoesNotWaitForReading(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		one.join("other").say("hello")
+		time.Sleep(100 * time.Millisecond)
+		nats.SetLatency(500 * time.Millisecond)
+		for range 100 {
+			go one.Kept(t.Context(), "other")
+		}
+		time.Sleep(10 * time.Millisecond)
+		team := one.join("team")
+		team.settle(3 * time.Second)
+		if team.start == nil {
+			t.Error("the room is not open")
+		}
+		time.Sleep(time.Minute) // until all are read
+	})
+}
+
 // A room is opened though its last turns are deleted while it is read.
 func TestARoomIsDeletedWhileItIsRead(t *testing.T) {
 	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
