@@ -286,22 +286,6 @@ func (s *Stream) out() *protocol.Disconnect {
 // makeContact looks for the stream until it is there, and makes it if it is missing. It
 // returns when the stream was made.
 func (s *Stream) makeContact() (created time.Time, ok bool) {
-	attempt := func() error {
-		info, err := s.ensure()
-		if err != nil {
-			return err
-		}
-		secret, err := s.sharedSecret()
-		if err != nil {
-			return fmt.Errorf("the secret: %w", err)
-		}
-		s.check(info)
-		s.secret = secret
-		s.cursor.Store(info.State.LastSeq)
-		s.looks.note(s.looks.begin(), info)
-		created = info.Created
-		return nil
-	}
 	subscribed := false
 	since := time.Now()
 	reconnected := since
@@ -309,8 +293,8 @@ func (s *Stream) makeContact() (created time.Time, ok bool) {
 		if !subscribed {
 			subscribed = s.engine.Subscribe(hearPrefix+">", s.arrive) == nil && s.engine.Subscribe(hereSubject, s.hearPresence) == nil
 		}
-		err := attempt()
-		if err == nil && subscribed {
+		var err error
+		if created, err = s.reach(); err == nil && subscribed {
 			break
 		}
 		if isLate := time.Since(since) >= awayAfter; isLate || s.engine.IsConnected() {
@@ -331,6 +315,24 @@ func (s *Stream) makeContact() (created time.Time, ok bool) {
 		s.monitor.Logf("nats service", "nats: not registered as a service: %v", err)
 	}
 	return created, true
+}
+
+// reach asks once for what is needed of the stream, and notes it. It returns when the stream
+// was made.
+func (s *Stream) reach() (created time.Time, err error) {
+	info, err := s.ensure()
+	if err != nil {
+		return created, err
+	}
+	secret, err := s.sharedSecret()
+	if err != nil {
+		return created, fmt.Errorf("the secret: %w", err)
+	}
+	s.check(info)
+	s.secret = secret
+	s.cursor.Store(info.State.LastSeq)
+	s.looks.note(s.looks.begin(), info)
+	return info.Created, nil
 }
 
 // sleep waits. It reports false if the stream was closed.
