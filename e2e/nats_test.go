@@ -721,7 +721,8 @@ func TestServerCutOff(t *testing.T) {
 	t.Parallel()
 	nodes := startNodes(t, 3)
 	one := startShared(t, nodes)
-	two, lines := startBehindLines(t, nodes)
+	private := freeAddr(t)
+	two, lines := startBehindLines(t, nodes, "-metrics", private)
 	ada, bob := one.join("", "Ada"), two.join("", "Bob")
 	bob.say("before", "")
 	ada.wantTexts("before")
@@ -754,7 +755,9 @@ func TestServerCutOff(t *testing.T) {
 	for _, l := range lines {
 		l.Mend()
 	}
-	eventually(t, "healthy again", two.healthy)
+	eventually(t, "healthy again, and what was under way is stored", func() bool {
+		return two.healthy() && metric(t, private, "chat_nats_turns_under_way") == 0
+	})
 	eve := two.resume("", "Eve", position)
 	eve.say("after", "")
 	eventually(t, "received", func() bool { return slices.Contains(ada.texts(), "after") })
@@ -882,6 +885,58 @@ func TestOnlyANodeThatLags(t *testing.T) {
 	start(t, followers[1])
 	eventually(t, "healthy again", c.healthy)
 	last := ada.received("message")[20].ID
+	ada = c.resume("", "Ada", fmt.Sprint(last))
+	if hello := ada.wantHello(); hello.Missed {
+		t.Errorf("the hello is %s", hello.Line)
+	}
+	ada.say("after", "")
+	ada.wantTexts("after")
+}
+
+// All that a server reaches is a node that was cut off from the others, and for a while takes
+// itself for the leader still: its end is below what the others have stored meanwhile. Nothing is
+// lost for that, and nobody may be told so.
+func TestOnlyALeaderThatIsStale(t *testing.T) {
+	t.Parallel()
+	nodes := startNodes(t, 3)
+	c, lines := startBehindLines(t, nodes)
+	ada := c.join("", "Ada")
+	ada.say("before", "")
+	ada.wantTexts("before")
+	if err := nodes.AwaitCurrent("CHAT"); err != nil {
+		t.Fatal(err)
+	}
+	leader, _ := roles(t, nodes)
+	reachOnly := func(isLeader bool) {
+		for i, n := range nodes.Nodes {
+			if (n == leader) != isLeader {
+				lines[i].Cut()
+			} else if err := lines[i].Mend(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	reachOnly(false)
+	for _, l := range nodes.Routes(leader) {
+		l.Cut()
+	}
+	others := slices.DeleteFunc(slices.Clone(nodes.Nodes), func(n *engine.Node) bool { return n == leader })
+	roles(t, &engine.Cluster{Nodes: others}) // they have one
+	eventually(t, "healthy", c.healthy)
+	ada = c.resume("", "Ada", fmt.Sprint(ada.received("message")[0].ID)) // she may have been disconnected
+	ada.say("to the new leader", "")
+	ada.say("and more", "")
+	ada.wantTexts("to the new leader", "and more")
+	reachOnly(true)
+	ada.wantClosed(1013, "the chat's log is out of reach")
+
+	for _, l := range append(nodes.Routes(leader), lines...) {
+		if err := l.Mend(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "healthy again", c.healthy)
+	last := ada.received("message")[1].ID
 	ada = c.resume("", "Ada", fmt.Sprint(last))
 	if hello := ada.wantHello(); hello.Missed {
 		t.Errorf("the hello is %s", hello.Line)

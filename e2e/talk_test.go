@@ -141,6 +141,39 @@ func TestReadingFurtherUp(t *testing.T) {
 	ada.want("still at the bottom", "fromEnd() < 8 && texts().at(-1) === 'the last'")
 }
 
+// At the end, one stays there when the log becomes smaller, and leaves it to read what was folded.
+func TestStayingAtTheEnd(t *testing.T) {
+	chat := startChat(t)
+	ada, bob := chat.open(), chat.open()
+	bob.say(numbered(40, "line")...)
+	ada.want("at the end", "texts().at(-1) === 'line 40' && fromEnd() < 8")
+	ada.say("my first")
+	ada.want("the strip does not hide it", "visible(one('#name-offer')) && fromEnd() < 8")
+	ada.write("one\ntwo\nthree\nfour\nfive")
+	look[any](ada, `new Promise(resolve => {
+		const input = one('#message');
+		let left = 10;
+		const grow = () => {
+			if (left-- === 0) return resolve();
+			log().scrollTop = log().scrollHeight; // as a message does
+			input.value += '\n';
+			requestAnimationFrame(grow);
+		};
+		grow();
+	})`)
+	bob.say("while she writes")
+	ada.want("still at the end", "texts().at(-1) === 'while she writes' && fromEnd() < 8")
+
+	bob.say(strings.Join(numbered(60, "row"), "\n"))
+	ada.byRole("button", "Show all").click()
+	top := look[float64](ada, "log().scrollTop")
+	bob.say("while she reads")
+	ada.byRole("button", "1 new message")
+	if now := look[float64](ada, "log().scrollTop"); now != top {
+		t.Errorf("what was at %v is at %v", top, now)
+	}
+}
+
 // Whoever comes back to the tab, or from further up, sees where they left off, until they have spoken or left again.
 func TestWhereYouLeftOff(t *testing.T) {
 	chat := startChat(t)

@@ -87,6 +87,7 @@ func TestExplain(t *testing.T) {
 		want string // of which $free is a free port
 	}{
 		{"127.0.0.1:80", bind(syscall.EACCES), `this user may not listen on port 80; -metrics 127.0.0.1:$free is free`},
+		{"127.0.0.1:80", bind(syscall.EPERM), `this user may not listen on port 80; -metrics 127.0.0.1:$free is free`},
 		{":http", bind(wsaAccess), `this user may not listen on port 80; -metrics :$free is free`},
 		{"[::1]:80", bind(wsaAddrInUse), `is another chat running\? (?:-metrics \[::1\]:$free is free|try another port)`}, // the second without IPv6,
 		{"127.0.0.1:65535", bind(syscall.EADDRINUSE), `is another chat running\? try another port`},

@@ -173,7 +173,7 @@ func TestTheStreamIsMade(t *testing.T) {
 		t.Cleanup(other.Close)
 		time.Sleep(time.Second)
 		one.wantLogged(1, "was made")
-		other.wantLogged(1, "is used as it is, without max_age 0s, as -keep says, 1 replicas")
+		other.wantLogged(1, "is used as it is, without max_age 0s, as -keep says")
 		if one.Secret() != other.Secret() {
 			t.Error("the servers have different secrets")
 		}

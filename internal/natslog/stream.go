@@ -77,6 +77,25 @@ func (s *Stream) config() *nats.StreamConfig {
 // where it ends.
 var errNoLeader = errors.New("the stream has no leader")
 
+// errStaleLeader says that a node answered that takes itself for the stream's leader, and has
+// heard of no majority of the nodes for a while: another one may lead it.
+var errStaleLeader = errors.New("the stream's leader is cut off")
+
+// followerSilence is how long a node may be silent that counts as a follower. It is under the
+// four seconds that nodes wait at least before they elect another leader.
+const followerSilence = 3 * time.Second
+
+// isLed reports whether most nodes of a cluster follow the leader, so that nobody else leads.
+func isLed(c *nats.ClusterInfo) bool {
+	following := 1 // the leader itself
+	for _, r := range c.Replicas {
+		if !r.Offline && r.Active > 0 && r.Active < followerSilence { // 0 is never
+			following++
+		}
+	}
+	return 2*following > 1+len(c.Replicas)
+}
+
 // info asks the stream's leader for its state.
 func (s *Stream) info() (*nats.StreamInfo, error) {
 	var info nats.StreamInfo
@@ -85,6 +104,9 @@ func (s *Stream) info() (*nats.StreamInfo, error) {
 	}
 	if info.Cluster != nil && info.Cluster.Leader == "" {
 		return nil, errNoLeader
+	}
+	if info.Cluster != nil && !isLed(info.Cluster) {
+		return nil, errStaleLeader
 	}
 	return &info, nil
 }
@@ -127,7 +149,7 @@ func (s *Stream) check(info *nats.StreamInfo) {
 	note(is.MaxMsgsPerSubject != want.MaxMsgsPerSubject, fmt.Sprintf("max_msgs_per_subject %d", maxTurns))
 	note(is.Discard != want.Discard, "discard old")
 	note(is.MaxAge != want.MaxAge, fmt.Sprintf("max_age %v, as -keep says", want.MaxAge))
-	note(is.Replicas != want.Replicas, fmt.Sprintf("%d replicas", want.Replicas))
+	note(is.Replicas < want.Replicas, fmt.Sprintf("%d replicas", want.Replicas))
 	if len(lacks) > 0 {
 		s.monitor.Logf("nats stream", "nats: the stream %s is there, and is used as it is, without %s", streamName, strings.Join(lacks, ", "))
 	}

@@ -183,6 +183,7 @@ func TestPrefersGzip(t *testing.T) {
 		"gzip;q=":                        false,
 		"gzip;level=9":                   false,
 		"gzip;q=0, gzip":                 false,
+		"gzip, gzip;q=0":                 false,
 		"notgzip, gzipped":               false,
 		",, ,gzip,":                      true,
 		";q=1":                           false,

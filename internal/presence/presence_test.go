@@ -164,8 +164,14 @@ func TestChangesElsewhere(t *testing.T) {
 	if ms.Due(begin.Add(3 * Interval)) {
 		t.Error("the same is told again")
 	}
+	ms.SetElsewhere([]Crowd{{Count: MaxNames + 1}})
+	ms.Due(begin.Add(4 * Interval))
+	ms.SetElsewhere([]Crowd{{Count: MaxNames + 2}})
+	if !ms.Due(begin.Add(5 * Interval)) {
+		t.Error("another number elsewhere is not told")
+	}
 	ms.SetElsewhere([]Crowd{{Count: LargeRoom}})
-	if ms.Due(begin.Add(4 * Interval)) {
+	if ms.Due(begin.Add(6 * Interval)) {
 		t.Error("a large room is told at once")
 	}
 	for i := range MaxNames {

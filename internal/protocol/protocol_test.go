@@ -70,6 +70,8 @@ func TestCleanName(t *testing.T) {
 		"A\u200bd\ufeffa":         "Ada", // nor hiding in it
 		"Ada\ue000":               "Ada",
 		"می\u200cخواهم":           "می\u200cخواهم",
+		"क्\u200dष":               "क्\u200dष",
+		"A\u200ed\u200ba":         "Ada", // the neighbours of the joiners
 		"\u200d \u200c":           "",
 		"\u3164":                  "",
 		"\xff\xfeAda":             "Ada",
