@@ -219,15 +219,11 @@ func (l *sharedLog) admits(c *Client) bool {
 	if c.protocol == protocol.ChatV1 && c.resumeAfter != history.NoPosition && c.resumeAfter != history.UnknownPosition {
 		id = int64(c.resumeAfter)
 	}
-	admits, known := l.log.Admits(id, arrival)
-	if !admits {
+	if !l.log.Admits(id, arrival) {
 		l.came[c] = arrival
 		return false
 	}
 	delete(l.came, c)
-	if !known {
-		c.resumeAfter = history.UnknownPosition
-	}
 	return true
 }
 

@@ -315,23 +315,20 @@ type Arrival int64
 // Arrival returns that of a client that comes now.
 func (l *Log) Arrival() Arrival { return Arrival(l.stream.looks.now()) }
 
-// Admits reports whether a client that has heard an id can be told now what it missed, and
-// then whether the id is known: whether it can be the stream's. A client that is not admitted
-// may have heard the id from a server that has read more: Ready receives when that may have
-// changed, or a second passes.
-func (l *Log) Admits(id int64, a Arrival) (admits, known bool) {
+// Admits reports whether a client that has heard an id can be told now what it missed. It
+// cannot if it may have heard the id from a server that has read more; it can if the stream
+// cannot have the id. Ready receives when that may have changed, or a second passes.
+func (l *Log) Admits(id int64, a Arrival) bool {
 	l.refresh()
 	seq := uint64(id) / placesPerTurn
 	switch {
 	case !l.isOpen:
-		return false, false
-	case seq <= l.position:
-		return true, true
-	case l.stream.looks.endsBelow(seq, int64(a)):
-		return true, false
+		return false
+	case seq <= l.position, l.stream.looks.endsBelow(seq, int64(a)):
+		return true
 	}
 	l.stream.want(l, seq)
-	return false, false
+	return false
 }
 
 // refresh moves the position to the cursor, if nothing is there to take.

@@ -2,6 +2,7 @@ package natslog_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -162,11 +163,20 @@ func onFakeTime(t *testing.T, test func(t *testing.T, nats *natstest.NATS)) {
 // The stream is made as the settings say, and taken as it is if somebody made it otherwise.
 func TestTheStreamIsMade(t *testing.T) {
 	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
-		begin := time.Now().UnixMilli()
+		made := time.Now().Add(2 * time.Millisecond) // it was asked for before
 		one := start(t, nats)
-		perSubject, age, bytes, replicas := nats.Config("CHAT")
-		if perSubject != 3000 || age != time.Hour || bytes != 1<<30 || replicas != 3 || nats.Last("CHAT")+1 < uint64(begin) {
-			t.Errorf("made with %d turns a room, %v, %d bytes, %d replicas, first %d", perSubject, age, bytes, replicas, nats.Last("CHAT")+1)
+		for name, want := range map[string]string{
+			"CHAT": `{"name":"CHAT","subjects":["chat.\u003e"],"retention":"limits","max_consumers":-1,"max_msgs":-1,"max_bytes":1073741824,` +
+				`"discard":"old","max_age":3600000000000,"max_msgs_per_subject":3000,"max_msg_size":-1,"storage":"file","num_replicas":3,` +
+				`"compression":"none","first_seq":` + fmt.Sprint(made.UnixMilli()) + `,"republish":{"src":"chat.\u003e","dest":"said.\u003e"},` +
+				`"allow_direct":true,"mirror_direct":false,"consumer_limits":{},"allow_msg_ttl":false}`,
+			"KV_chat": `{"name":"KV_chat","subjects":["$KV.chat.\u003e"],"retention":"limits","max_consumers":-1,"max_msgs":-1,"max_bytes":1048576,` +
+				`"discard":"new","max_age":0,"max_msgs_per_subject":1,"max_msg_size":-1,"storage":"file","num_replicas":3,"deny_delete":true,` +
+				`"allow_rollup_hdrs":true,"compression":"none","allow_direct":true,"mirror_direct":false,"consumer_limits":{},"allow_msg_ttl":false}`,
+		} {
+			if got := nats.Config(name); got != want {
+				t.Errorf("made %s, want %s", got, want)
+			}
 		}
 		other := &server{t: t, conn: nats.Connect(), counts: make(map[string]int)}
 		other.Stream = natslog.OpenOn(other.conn, natslog.Options{Replicas: 1}, other)
@@ -177,6 +187,13 @@ func TestTheStreamIsMade(t *testing.T) {
 		if one.Secret() != other.Secret() {
 			t.Error("the servers have different secrets")
 		}
+		nats.Delete("CHAT")
+		strange := &natslog.Message{Subject: "$JS.API.STREAM.CREATE.CHAT", Data: []byte(`{"name":"CHAT","subjects":["chat.>"],"storage":"memory","discard":"new"}`)}
+		if _, err := one.conn.Request(t.Context(), strange); err != nil {
+			t.Error(err)
+		}
+		start(t, nats).wantLogged(1, "is used as it is, without file storage, allow_direct, republish from chat.> to said.>, "+
+			"max_msgs_per_subject 3000, discard old, max_age 1h0m0s, as -keep says, 3 replicas")
 	})
 }
 
@@ -337,6 +354,30 @@ func TestWhatDoesNotComeIsFetched(t *testing.T) {
 		one.wantCount("fetched", 3)
 		if one.conn.Reconnects() > 0 {
 			t.Error("another node was looked for")
+		}
+	})
+}
+
+// Each room that waits for a turn of another room is told when that is read.
+func TestRoomsThatWaitAreTold(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		first, second, busy := one.join("first"), one.join("second"), one.join("busy")
+		next := (int64(nats.Last("CHAT")) + 1) * 1000
+		if first.Admits(next, first.Arrival()) || second.Admits(next+1000, second.Arrival()) {
+			t.Error("a room waits for nothing")
+		}
+		for i, r := range []*room{first, second} {
+			busy.say("hello")
+			busy.settle(10 * time.Millisecond)
+			select {
+			case <-r.Ready():
+			default:
+				t.Errorf("room %d is not told", i)
+			}
+			if !r.Admits(next+int64(i)*1000, r.Arrival()) {
+				t.Errorf("room %d waits for what is read", i)
+			}
 		}
 	})
 }
@@ -503,6 +544,20 @@ func TestTheStreamIsReplaced(t *testing.T) {
 		ada.say("on")
 		ada.settle(time.Second)
 		ada.want("on")
+
+		nats.SetLatency(200 * time.Millisecond)
+		nats.Delete("CHAT")
+		ada.lost = nil
+		for len(ada.lost) == 0 {
+			ada.settle(10 * time.Millisecond)
+		}
+		if ada.Admits(0, ada.Arrival()) {
+			t.Error("a newcomer is let in before the other stream is read")
+		}
+		ada.settle(5 * time.Second)
+		if !ada.Admits(0, ada.Arrival()) {
+			t.Error("a newcomer is not let in")
+		}
 	})
 }
 
@@ -624,6 +679,24 @@ func TestPresence(t *testing.T) {
 		two.Close()
 		time.Sleep(10 * time.Millisecond)
 		want()
+
+		other := nats.Connect() // of another version
+		t.Cleanup(other.Close)
+		for _, c := range []struct{ said, want presence.Crowd }{
+			{presence.Crowd{Count: 1, Names: map[string]string{"ada": "A\nB"}}, presence.Crowd{Count: 1, Names: map[string]string{"ada": "AB"}}},
+			{presence.Crowd{Count: 51, Names: names(50)}, presence.Crowd{Count: 51, Names: names(50)}},
+			{presence.Crowd{Count: 51, Names: names(51)}, presence.Crowd{}},
+			{presence.Crowd{Count: 0, Names: names(1)}, presence.Crowd{}},
+		} {
+			text, _ := json.Marshal(map[string]any{"server": "x", "rooms": map[string]presence.Crowd{"team": c.said}})
+			other.Publish("chat-here", text)
+			time.Sleep(10 * time.Millisecond)
+			if c.want.Count == 0 {
+				want()
+			} else {
+				want(c.want)
+			}
+		}
 	})
 }
 
@@ -662,6 +735,15 @@ func TestPresenceThatCannotBe(t *testing.T) {
 			t.Errorf("%v", crowds)
 		}
 	})
+}
+
+// names returns the names of so many users.
+func names(n int) map[string]string {
+	names := make(map[string]string)
+	for i := range n {
+		names[fmt.Sprint(i)] = fmt.Sprint("User ", i)
+	}
+	return names
 }
 
 // What NATS says against a setting is logged at once.

@@ -51,10 +51,6 @@ func readAnswer(a *Message, v any) error {
 
 // config returns how the stream is made.
 func (s *Stream) config() *nats.StreamConfig {
-	maxBytes := s.options.MaxBytes
-	if maxBytes == 0 {
-		maxBytes = -1
-	}
 	return &nats.StreamConfig{
 		Name:              streamName,
 		Subjects:          []string{sayPrefix + ">"},
@@ -62,7 +58,7 @@ func (s *Stream) config() *nats.StreamConfig {
 		Replicas:          s.options.Replicas,
 		MaxMsgsPerSubject: maxTurns,
 		MaxMsgs:           -1,
-		MaxBytes:          maxBytes,
+		MaxBytes:          s.options.MaxBytes,
 		MaxMsgSize:        -1,
 		MaxConsumers:      -1,
 		MaxAge:            s.options.Keep,

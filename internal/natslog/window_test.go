@@ -105,8 +105,20 @@ func TestATurnThatIsRepeatedIsIgnored(t *testing.T) {
 			t.Errorf("%+v: %v", turn, isNew)
 		}
 	}
+	for later, isNew := range map[int]bool{windowTurns - 1: false, windowTurns: true} {
+		w := newWindow()
+		for i := range later {
+			w.begin(turnID{fmt.Sprint("hub", i), 1})
+		}
+		if w.begin(turnID{"hub0", 1}) != isNew {
+			t.Errorf("a turn that is repeated %d turns later is new: %v", later, !isNew)
+		}
+	}
 	for i := range 3 * windowTurns {
 		w.begin(turnID{fmt.Sprint("hub", i), 1})
+		if w.begin(turnID{fmt.Sprint("hub", i), 1}) {
+			t.Fatalf("turn %d is heard twice", w.turns)
+		}
 	}
 	if len(w.hubs) > 2*windowTurns {
 		t.Errorf("%d hubs are remembered", len(w.hubs))
@@ -140,6 +152,15 @@ func TestDecodeTurn(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%.100s: %s, want %s", text, got, want)
+		}
+	}
+}
+
+func TestParseTurnID(t *testing.T) {
+	x := func(n int) string { return strings.Repeat("x", n) }
+	for text, want := range map[string]bool{"hub.1": true, x(64) + ".18446744073709551615": true, x(65) + ".1": false, ".1": false, "hub": false, "hub.": false, "hub.-1": false, "": false} {
+		if id, ok := parseTurnID(text); ok != want || ok && id.String() != text {
+			t.Errorf("%q: %v, %v", text, id, ok)
 		}
 	}
 }

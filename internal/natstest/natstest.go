@@ -42,6 +42,7 @@ type NATS struct {
 
 // A stream is what JetStream keeps.
 type stream struct {
+	request  string // that made it
 	config   config
 	created  time.Time
 	last     uint64
@@ -178,14 +179,10 @@ func (n *NATS) Last(name string) (seq uint64) {
 	return seq
 }
 
-// Config returns how a stream was made: what it keeps of a subject, its age, its bytes and
-// its replicas.
-func (n *NATS) Config(name string) (perSubject int, age time.Duration, bytes int64, replicas int) {
-	n.locked(func() {
-		c := n.streams[name].config
-		perSubject, age, bytes, replicas = c.MaxMsgsPerSubject, c.MaxAge, c.MaxBytes, c.Replicas
-	})
-	return perSubject, age, bytes, replicas
+// Config returns the configuration with which a stream was made, in JSON.
+func (n *NATS) Config(name string) (request string) {
+	n.locked(func() { request = n.streams[name].request })
+	return request
 }
 
 // Asked returns how many requests to a subject were answered.
@@ -455,7 +452,7 @@ func (n *NATS) create(request []byte) ([]*natslog.Message, error) {
 		return failed(10058, "stream name already in use with a different configuration")
 	}
 	if n.streams[c.Name] == nil {
-		n.streams[c.Name] = &stream{config: c, created: time.Now(), last: max(c.FirstSeq, 1) - 1, count: make(map[string]int), ids: make(map[string]stored)}
+		n.streams[c.Name] = &stream{request: string(request), config: c, created: time.Now(), last: max(c.FirstSeq, 1) - 1, count: make(map[string]int), ids: make(map[string]stored)}
 	}
 	return n.info(c.Name)
 }
