@@ -569,6 +569,7 @@ func TestEarlierMessagesOnAllServers(t *testing.T) {
 			if resp, body := s.ask(wstest.PlainGet("chat.test", "/history?room=team")); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
 				t.Errorf("while the stream is away: %s %v %q", resp.Status, resp.Header, body)
 			}
+			s.wantMetrics(`chat_refusals_total{reason="log_unreachable"} 1`)
 		}
 	})
 }
