@@ -21,7 +21,7 @@ const tickPeriod = time.Second
 const broadcastSize = 256
 
 // Hub runs one room. One goroutine, run, owns everything under "owned by run"; everyone
-// else reaches it through the channels, by offer, and reads the atomic fields.
+// else reaches it through the channels, and reads the atomic fields.
 type Hub struct {
 	register     chan *Client                 // clients that come in
 	unregister   chan leave                   // clients that go out
@@ -44,9 +44,9 @@ type Hub struct {
 	log               roomLog                    // the order of messages, and the last of them
 	builder           batchBuilder               // messages taken from the log and not yet queued
 	coalescer         *coalescer                 // when to take the next; writePumps tell it what is written
-	scratch           []byte                     // scratch: one message in the classic protocol
+	scratch           []byte                     // one message in the classic protocol, while it is added
 	pingedAt          time.Time                  // when all clients were last pinged
-	waits                                        // for the log: clients, and messages
+	waits                                        // what waits for the log
 }
 
 // A leave is a client that goes out, and why.
@@ -85,8 +85,8 @@ func newHub(logger *ratelog.Logger, counters *metrics.Counters, afterID int64) *
 	}
 }
 
-// offer hands v to the hub on ch. It reports false only if the hub has stopped. What is
-// handed over while the hub stops may be lost.
+// offer hands v to the hub on ch, a channel without a buffer. It reports false only if the
+// hub has stopped.
 func offer[T any](h *Hub, ch chan<- T, v T) bool {
 	select {
 	case ch <- v:
@@ -168,14 +168,15 @@ func (h *Hub) publish(m message) {
 	h.publishWaiting()
 }
 
-// publishWaiting says the messages that are in the channel.
+// publishWaiting says the messages that are in the channel, and delivers what is in order.
 func (h *Hub) publishWaiting() {
 	h.sayWaiting(len(h.broadcast))
 	h.deliver()
 }
 
-// deliver sends what the log hands back as one batch. A repeat, which its sender sent again
-// because it did not know whether the first arrived, is answered to its sender alone.
+// deliver sends what the log hands back, in as few batches as it fits into. A repeat, which
+// its sender sent again because it did not know whether the first arrived, is answered to its
+// sender alone.
 func (h *Hub) deliver() {
 	now := time.Now()
 	taken := h.log.take()

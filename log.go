@@ -49,7 +49,7 @@ type roomLog interface {
 
 	tick(now time.Time, ms *presence.Members) // called once a tickPeriod
 	clear()                                   // forgets what was said, if it is nowhere else
-	close()
+	close()                                   // called once, last
 }
 
 // A committed is a message that has its place in the log.
@@ -57,8 +57,8 @@ type committed struct {
 	entry    *history.Entry
 	name     string // as its sender gave it
 	text     string
-	repeatTo *Client // it was said before, and this client says it again; nil for a message that is new
-	isRepeat bool    // the same, but the client may be nil: it is not on this server
+	isRepeat bool    // it was said before, and is said again
+	repeatTo *Client // who says it again; nil if that is no client of this server
 }
 
 // A localLog is a room's log in memory, and in a file if there is one.
@@ -159,11 +159,11 @@ type sharedLog struct {
 	history *history.History
 	taken   []committed
 	reason  *protocol.Disconnect
-	came    map[*Client]natslog.Since // those that are not admitted yet
+	came    map[*Client]natslog.Arrival // clients that are not admitted yet
 }
 
 func newSharedLog(stream *natslog.Stream, room string) *sharedLog {
-	return &sharedLog{stream: stream, room: room, history: history.Begin(0), came: make(map[*Client]natslog.Since)}
+	return &sharedLog{stream: stream, room: room, history: history.Begin(0), came: make(map[*Client]natslog.Arrival)}
 }
 
 func (l *sharedLog) open() { l.log = l.stream.Log(l.room) }
@@ -211,16 +211,16 @@ func (l *sharedLog) lost() *protocol.Disconnect { return l.reason }
 func (l *sharedLog) pending() int { return l.log.Pending() }
 
 func (l *sharedLog) admits(c *Client) bool {
-	since, waits := l.came[c]
+	arrival, waits := l.came[c]
 	if !waits {
-		since = l.log.Now()
+		arrival = l.log.Arrival()
 	}
 	id := int64(0)
-	if c.resumeAfter != history.NoPosition && c.resumeAfter != history.UnknownPosition {
+	if c.protocol == protocol.ChatV1 && c.resumeAfter != history.NoPosition && c.resumeAfter != history.UnknownPosition {
 		id = int64(c.resumeAfter)
 	}
-	if l.log.Holds(id, since) {
-		l.came[c] = since
+	if !l.log.Admits(id, arrival) {
+		l.came[c] = arrival
 		return false
 	}
 	delete(l.came, c)
@@ -229,8 +229,9 @@ func (l *sharedLog) admits(c *Client) bool {
 
 func (l *sharedLog) forget(c *Client) { delete(l.came, c) }
 
-// since knows all positions up to the one from which it was taken last: the room's last
-// message may be long ago, and others may have been said elsewhere since.
+// since accepts any position up to the end of what was read of the stream. One after the
+// room's last message is of a message in another room, or was in the hello of a client that
+// found nothing kept.
 func (l *sharedLog) since(p history.Position) (entries []*history.Entry, missed bool, lastID int64) {
 	lastID = l.history.LastID()
 	if p <= history.Position(l.log.EndID()) {
@@ -260,7 +261,8 @@ func (l *sharedLog) clear() {} // it would be read again
 
 func (l *sharedLog) close() { l.log.Close() }
 
-// waits are what of a Hub waits for a log that takes its time. Its run owns them.
+// waits is the part of a Hub that has to do with a log that takes its time. The Hub's run
+// owns it.
 type waits struct {
 	held     map[*Client]int64 // clients that wait to be admitted, and since which tick
 	leaving  []leaving         // clients that wait until what they said was delivered, in the order of that
@@ -275,8 +277,8 @@ type leaving struct {
 	since int64 // tick
 }
 
-// leave has a client go out, when what it said was delivered. So it learns which of its
-// messages the server took. It waits at most as long as a stop.
+// leave drops a client that goes out, when what it said was delivered: so it learns which of
+// its messages the server took. The client waits no longer than a stop does.
 func (h *Hub) leave(l leave) {
 	if h.log.pending() == 0 {
 		h.drop(l.client, l.reason)
@@ -285,7 +287,7 @@ func (h *Hub) leave(l leave) {
 	h.leaving = append(h.leaving, leaving{l, h.said + int64(len(h.broadcast)), h.ticks.Load()})
 }
 
-// afterDelivery lets clients in and out that waited for what was delivered.
+// afterDelivery drops and admits clients that waited for what was delivered.
 func (h *Hub) afterDelivery() {
 	delivered := h.said - int64(h.log.pending())
 	for len(h.leaving) > 0 {
@@ -305,7 +307,7 @@ func (h *Hub) openLog() {
 	h.noteLast()
 }
 
-// hold has a client wait until the log admits it.
+// hold has a client wait until the log admits it. It does nothing for one that waits.
 func (h *Hub) hold(c *Client) {
 	if _, waits := h.held[c]; !waits {
 		h.held[c] = h.ticks.Load()
@@ -321,8 +323,8 @@ func (h *Hub) dropHeld(c *Client, reason protocol.Disconnect) {
 	}
 }
 
-// admit lets clients in that can be told now what they missed, and disconnects those that
-// waited for too long.
+// admit registers the held clients that can be told now what they missed, and disconnects
+// those that have waited for too long.
 func (h *Hub) admit() {
 	for c, since := range h.held {
 		if h.ticks.Load()-since > maxHoldTicks {
@@ -343,7 +345,8 @@ func (h *Hub) dropAll(reason protocol.Disconnect) {
 	}
 }
 
-// say says a message, unless its sender was disconnected as a slow consumer since.
+// say hands a message to the log, unless its sender was disconnected as a slow consumer since
+// it sent it.
 func (h *Hub) say(m message) {
 	if m.sender.isSlowConsumer() {
 		return
@@ -363,7 +366,7 @@ func (h *Hub) sayWaiting(n int) (said int) {
 	return said
 }
 
-// noteLast tells everyone what was said last.
+// noteLast sets the atomic fields that show what was said.
 func (h *Hub) noteLast() {
 	if id, severalSpoke := h.log.last(); id > h.lastID.Load() {
 		h.lastID.Store(id)
@@ -371,7 +374,8 @@ func (h *Hub) noteLast() {
 	}
 }
 
-// awaitLog says what waits, and delivers it when it is in the log, for at most logWait.
+// awaitLog says the messages that wait, and delivers them when they are in the log. It gives
+// up after logWait.
 func (h *Hub) awaitLog() {
 	timeout := time.NewTimer(logWait)
 	defer timeout.Stop()

@@ -186,6 +186,18 @@ func TestAClientOfAFasterServerWaits(t *testing.T) {
 	})
 }
 
+// A client of the classic protocol resumes nothing, and so waits for nothing.
+func TestAClassicClientDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, servers := startServers(t, 1)
+		classic := servers[0].join(fmt.Sprint("after=", protocol.MaxID))
+		settle()
+		classic.say("hello")
+		settle()
+		classic.want("hello")
+	})
+}
+
 // While the stream is away, what is said waits. From ten seconds on clients are told and
 // newcomers refused. When it is back, all hear what waited, once.
 func TestTheStreamIsAwayAndComesBack(t *testing.T) {
@@ -560,6 +572,7 @@ func TestEarlierMessagesOnAllServers(t *testing.T) {
 			if resp, body := s.ask(wstest.PlainGet("chat.test", "/history?room=team")); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
 				t.Errorf("while the stream is away: %s %v %q", resp.Status, resp.Header, body)
 			}
+			s.wantMetrics(`chat_refusals_total{reason="log_unreachable"} 1`)
 		}
 	})
 }

@@ -469,6 +469,9 @@ func (s *server) serveHistory(w http.ResponseWriter, r *http.Request) {
 	}
 	kept, err := s.rooms.history(r.Context(), room)
 	if err != nil {
+		if s.stream != nil {
+			s.counters.Refusals[protocol.LogUnreachable].Add(1)
+		}
 		h.Set("Retry-After", "10")
 		http.Error(w, "What was said cannot be read now. Try again in a while.", http.StatusServiceUnavailable)
 		return

@@ -309,26 +309,26 @@ func (s *Stream) decode(m *Message, seq uint64) (turnID, []protocol.Message) {
 // EndID returns an id between those of what was taken and those of what will be taken.
 func (l *Log) EndID() int64 { return endID(l.position) }
 
-// A Since says when a client came.
-type Since int64
+// An Arrival says when a client came.
+type Arrival int64
 
-// Now returns a Since for a client that comes now.
-func (l *Log) Now() Since { return Since(l.stream.looks.now()) }
+// Arrival returns that of a client that comes now.
+func (l *Log) Arrival() Arrival { return Arrival(l.stream.looks.now()) }
 
-// Holds reports whether a client that has heard an id is to wait: it may have heard it from
-// a server that has read more. It is not if the stream cannot have the id. Ready receives
-// when that may have changed, or a second later.
-func (l *Log) Holds(id int64, since Since) bool {
+// Admits reports whether a client that has heard an id can be told now what it missed. It
+// cannot if it may have heard the id from a server that has read more; it can if the stream
+// cannot have the id. Ready receives when that may have changed, or a second passes.
+func (l *Log) Admits(id int64, a Arrival) bool {
 	l.refresh()
 	seq := uint64(id) / placesPerTurn
 	switch {
 	case !l.isOpen:
-		return true
-	case seq <= l.position, l.stream.looks.endsBelow(seq, int64(since)):
 		return false
+	case seq <= l.position, l.stream.looks.endsBelow(seq, int64(a)):
+		return true
 	}
 	l.stream.want(l, seq)
-	return true
+	return false
 }
 
 // refresh moves the position to the cursor, if nothing is there to take.

@@ -56,8 +56,11 @@ const (
 	// NATS does not do what it is asked for.
 	complainInterval = 10 * time.Second
 
-	// maxOpening is how many rooms are read from the stream at a time.
+	// maxOpening is how many rooms that are opened are read from the stream at a time.
 	maxOpening = 16
+
+	// maxReads is how many rooms that are not open are read at a time.
+	maxReads = 4
 )
 
 // The reasons for which clients are disconnected.
@@ -120,7 +123,8 @@ type Stream struct {
 	arrived chan *Message
 	nudge   chan struct{} // receives when the stream should be read now
 	orders  chan func()   // for read to carry out
-	opening chan struct{} // a token for each room that is being read
+	opening chan struct{} // a token for each room that open reads
+	reads   chan struct{} // a token for each room that Kept reads
 
 	cursor     atomic.Uint64 // the last sequence number that was read. Set by read
 	turnsOut   atomic.Int64  // turns that were published and not acknowledged
@@ -191,6 +195,7 @@ func newStream(o Options, monitor Monitor) *Stream {
 		nudge:   make(chan struct{}, 1),
 		orders:  make(chan func()),
 		opening: make(chan struct{}, maxOpening),
+		reads:   make(chan struct{}, maxReads),
 		logs:    make(map[string]map[*Log]bool),
 	}
 	s.wanted.Store(nothingWanted)
@@ -281,22 +286,6 @@ func (s *Stream) out() *protocol.Disconnect {
 // makeContact looks for the stream until it is there, and makes it if it is missing. It
 // returns when the stream was made.
 func (s *Stream) makeContact() (created time.Time, ok bool) {
-	attempt := func() error {
-		info, err := s.ensure()
-		if err != nil {
-			return err
-		}
-		secret, err := s.sharedSecret()
-		if err != nil {
-			return fmt.Errorf("the secret: %w", err)
-		}
-		s.check(info)
-		s.secret = secret
-		s.cursor.Store(info.State.LastSeq)
-		s.looks.note(s.looks.begin(), info)
-		created = info.Created
-		return nil
-	}
 	subscribed := false
 	since := time.Now()
 	reconnected := since
@@ -304,8 +293,8 @@ func (s *Stream) makeContact() (created time.Time, ok bool) {
 		if !subscribed {
 			subscribed = s.engine.Subscribe(hearPrefix+">", s.arrive) == nil && s.engine.Subscribe(hereSubject, s.hearPresence) == nil
 		}
-		err := attempt()
-		if err == nil && subscribed {
+		var err error
+		if created, err = s.reach(); err == nil && subscribed {
 			break
 		}
 		if isLate := time.Since(since) >= awayAfter; isLate || s.engine.IsConnected() {
@@ -326,6 +315,24 @@ func (s *Stream) makeContact() (created time.Time, ok bool) {
 		s.monitor.Logf("nats service", "nats: not registered as a service: %v", err)
 	}
 	return created, true
+}
+
+// reach asks once for what is needed of the stream, and notes it. It returns when the stream
+// was made.
+func (s *Stream) reach() (created time.Time, err error) {
+	info, err := s.ensure()
+	if err != nil {
+		return created, err
+	}
+	secret, err := s.sharedSecret()
+	if err != nil {
+		return created, fmt.Errorf("the secret: %w", err)
+	}
+	s.check(info)
+	s.secret = secret
+	s.cursor.Store(info.State.LastSeq)
+	s.looks.note(s.looks.begin(), info)
+	return info.Created, nil
 }
 
 // sleep waits. It reports false if the stream was closed.

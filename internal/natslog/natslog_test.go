@@ -364,7 +364,7 @@ func TestRoomsThatWaitAreTold(t *testing.T) {
 		one := start(t, nats)
 		first, second, busy := one.join("first"), one.join("second"), one.join("busy")
 		next := (int64(nats.Last("CHAT")) + 1) * 1000
-		if !first.Holds(next, first.Now()) || !second.Holds(next+1000, second.Now()) {
+		if first.Admits(next, first.Arrival()) || second.Admits(next+1000, second.Arrival()) {
 			t.Error("a room waits for nothing")
 		}
 		for i, r := range []*room{first, second} {
@@ -375,7 +375,7 @@ func TestRoomsThatWaitAreTold(t *testing.T) {
 			default:
 				t.Errorf("room %d is not told", i)
 			}
-			if r.Holds(next+int64(i)*1000, r.Now()) {
+			if !r.Admits(next+int64(i)*1000, r.Arrival()) {
 				t.Errorf("room %d waits for what is read", i)
 			}
 		}
@@ -438,6 +438,26 @@ func TestARoomIsRead(t *testing.T) {
 		if err != nil || len(nobody.Messages) != 0 {
 			t.Errorf("nobody's room has %+v, %v", nobody, err)
 		}
+	})
+}
+
+// However many rooms are read that are not open, one that is opened does not wait for them.
+func TestOpeningDoesNotWaitForReading(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		one.join("other").say("hello")
+		time.Sleep(100 * time.Millisecond)
+		nats.SetLatency(500 * time.Millisecond)
+		for range 100 {
+			go one.Kept(t.Context(), "other")
+		}
+		time.Sleep(10 * time.Millisecond)
+		team := one.join("team")
+		team.settle(3 * time.Second)
+		if team.start == nil {
+			t.Error("the room is not open")
+		}
+		time.Sleep(time.Minute) // until all are read
 	})
 }
 
@@ -539,11 +559,11 @@ func TestTheStreamIsReplaced(t *testing.T) {
 		for len(ada.lost) == 0 {
 			ada.settle(10 * time.Millisecond)
 		}
-		if !ada.Holds(0, ada.Now()) {
+		if ada.Admits(0, ada.Arrival()) {
 			t.Error("a newcomer is let in before the other stream is read")
 		}
 		ada.settle(5 * time.Second)
-		if ada.Holds(0, ada.Now()) {
+		if !ada.Admits(0, ada.Arrival()) {
 			t.Error("a newcomer is not let in")
 		}
 	})

@@ -322,8 +322,8 @@ func (s *Stream) Kept(ctx context.Context, room string) (*Start, error) {
 		return nil, ctx.Err()
 	}
 	select {
-	case s.opening <- struct{}{}:
-		defer func() { <-s.opening }()
+	case s.reads <- struct{}{}:
+		defer func() { <-s.reads }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
