@@ -223,21 +223,26 @@ const fromEnd = () => log().scrollHeight - log().scrollTop - log().clientHeight;
 // look returns the value of a JavaScript expression, which may be a promise.
 func look[T any](p *tab, expression string) T {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, patience+10*time.Second)
-	defer cancel()
-	value, err := chromedp.Run(ctx, chromedp.Evaluate[T](
-		"(() => {"+glance+"return (\n"+expression+"\n);})()", chromedp.EvalAwaitPromise))
+	value, err := evaluate[T](p, expression)
 	if err != nil {
 		p.t.Fatalf("tab %d: %s: %v", p.number, expression, err)
 	}
 	return value
 }
 
+func evaluate[T any](p *tab, expression string) (T, error) {
+	ctx, cancel := context.WithTimeout(p.ctx, patience+10*time.Second)
+	defer cancel()
+	return chromedp.Run(ctx, chromedp.Evaluate[T](
+		"(() => {"+glance+"return (\n"+expression+"\n);})()", chromedp.EvalAwaitPromise))
+}
+
 // soon reports whether an expression becomes true within patience. It looks
-// whenever the document changes, and often enough besides.
+// whenever the document changes, and often enough besides. A link that was clicked
+// before may open another page meanwhile: then it looks there.
 func (p *tab) soon(expression string) bool {
 	p.t.Helper()
-	return look[bool](p, `new Promise(resolve => {
+	promise := `new Promise(resolve => {
 		const { setInterval, setTimeout } = window.unhurried ?? window;
 		const done = answer => {
 			observer.disconnect();
@@ -245,13 +250,22 @@ func (p *tab) soon(expression string) bool {
 			clearTimeout(late);
 			resolve(answer);
 		};
-		const check = () => { if (`+expression+`) done(true); };
+		const check = () => { if (` + expression + `) done(true); };
 		const observer = new MutationObserver(check);
 		observer.observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
 		const often = setInterval(check, 50);
-		const late = setTimeout(() => done(false), `+strconv.FormatInt(patience.Milliseconds(), 10)+`);
+		const late = setTimeout(() => done(false), ` + strconv.FormatInt(patience.Milliseconds(), 10) + `);
 		check();
-	})`)
+	})`
+	for begin := time.Now(); ; {
+		is, err := evaluate[bool](p, promise)
+		if err == nil {
+			return is
+		}
+		if !strings.Contains(err.Error(), "navigated") || time.Since(begin) > patience {
+			p.t.Fatalf("tab %d: %s: %v", p.number, expression, err)
+		}
+	}
 }
 
 // want fails the test unless an expression becomes true in time.
