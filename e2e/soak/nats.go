@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"syscall"
@@ -72,10 +73,13 @@ func (s *soak) disturbServer(random *rand.Rand, d time.Duration) error {
 		return server.restart(syscall.SIGKILL, d)
 	}
 	s.report.count("server", "frozen", 1)
-	process := server.running.Load().cmd.Process
-	process.Signal(syscall.SIGSTOP)
+	p := server.running.Load()
+	p.thawed.Store(math.MaxInt64)
+	p.cmd.Process.Signal(syscall.SIGSTOP)
 	time.Sleep(d)
-	return process.Signal(syscall.SIGCONT)
+	err := p.cmd.Process.Signal(syscall.SIGCONT)
+	p.thawed.Store(time.Now().UnixMicro())
+	return err
 }
 
 // disturbNode kills, stops or freezes a node, often the one that leads the log, or kills

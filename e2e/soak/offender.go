@@ -42,6 +42,7 @@ func (o *offender) run(rooms []*room, end time.Time) {
 	for time.Now().Before(end) {
 		time.Sleep(time.Duration(o.rand.Int64N(int64(2 * time.Second))))
 		path := "/ws?room=" + rooms[o.rand.IntN(len(rooms))].name
+		begin := time.Now()
 		o.server = o.soak.server()
 		requests := wstest.Requests(o.server.addr)
 		conn, process, done, err := o.connect(false)
@@ -84,7 +85,7 @@ func (o *offender) run(rooms []*room, end time.Time) {
 		o.soak.report.count("offences", what, 1)
 		if errors.Is(err, errAway) && o.soak.nats {
 			o.soak.report.count("offences", "answered with 503", 1)
-		} else if err != nil && !process.stopping.Load() {
+		} else if err != nil && !process.failedSince(begin) {
 			o.soak.report.fault("other", "%s: %v", what, err)
 		}
 	}

@@ -49,6 +49,7 @@ type process struct {
 	exited chan struct{} // closed when it has exited
 
 	stopping atomic.Bool  // it was told to exit
+	thawed   atomic.Int64 // when it last went on after it was frozen, as begin; the largest number while it is frozen
 	killed   atomic.Bool  // by SIGKILL
 	end      atomic.Int64 // when it had exited, as begin; 0 before
 }
@@ -119,6 +120,12 @@ func (s *server) stop(signal syscall.Signal) {
 	<-p.exited
 	timer.Stop()
 	p.end.Store(time.Now().UnixMicro())
+}
+
+// failedSince reports whether the process was told to exit, or stood still at some time since
+// begin: then it owes no answer.
+func (p *process) failedSince(begin time.Time) bool {
+	return p.stopping.Load() || p.thawed.Load() >= begin.UnixMicro()
 }
 
 // lastID returns a number that no id that the process gave so far exceeds, where ids are times.

@@ -10,13 +10,14 @@ import (
 )
 
 const (
-	maxFlood       = 500              // messages of a flood
-	floodTime      = 45 * time.Second // until the server has read a long flood at its rate: later floods are short
-	idleTimeout    = 70 * time.Second // after which the server has surely disconnected a client that is silent
-	finishTimeout  = 3 * time.Minute  // for a user until all its messages are acknowledged
-	witnessTimeout = 10 * time.Second // for the witness's message to come back: the machine may be busy
-	natsTimeout    = 75 * time.Second // the same, and for other answers, when nodes fail: as long as a fault lasts, and an election
-	maxVisited     = 1500             // rooms of a walk to come back to: more than the server keeps
+	maxFlood       = 500                    // messages of a flood
+	floodTime      = 45 * time.Second       // until the server has read a long flood at its rate: later floods are short
+	idleTimeout    = 70 * time.Second       // after which the server has surely disconnected a client that is silent
+	finishTimeout  = 3 * time.Minute        // for a user until all its messages are acknowledged, beside resendTime for each
+	resendTime     = 200 * time.Millisecond // twice what the default -rate allows
+	witnessTimeout = 10 * time.Second       // for the witness's message to come back: the machine may be busy
+	natsTimeout    = 75 * time.Second       // the same, and for other answers, when nodes fail: as long as a fault lasts, and an election
+	maxVisited     = 1500                   // rooms of a walk to come back to: more than the server keeps
 )
 
 // A user is well-behaved, but may have a bad connection and annoying habits. One goroutine
@@ -179,13 +180,14 @@ func (u *user) vanish(c *conn, end time.Time) {
 	idle := c.session.unacknowledged() == 0 && c.resent == 0 // else the server may still be reading, at its rate
 	c.prompt.Store(false)
 	c.socket.frozen.Store(true)
+	begin := time.Now()
 	if time.Until(end) < idleTimeout {
 		time.Sleep(min(u.between(0, 20*time.Second), time.Until(end)))
 		return
 	}
 	time.Sleep(idleTimeout)
 	c.socket.frozen.Store(false)
-	if idle && c.socket.rate == 0 && c.wait(10*time.Second) { // a slow connection may take longer to read to its end
+	if idle && c.socket.rate == 0 && c.wait(10*time.Second) && !c.process.failedSince(begin) { // a slow connection may take longer to read to its end
 		u.soak.report.fault("other", "%s in %q was silent for %v and is still connected", u.id, c.session.room.name, idleTimeout)
 	}
 }
@@ -253,6 +255,9 @@ func (u *user) witness(end time.Time) {
 // are received.
 func (u *user) finish() {
 	deadline := time.Now().Add(finishTimeout)
+	for _, s := range u.sessions {
+		deadline = deadline.Add(time.Duration(s.unacknowledged()) * resendTime)
+	}
 	for r, s := range u.sessions {
 		for finished := false; !finished; {
 			c := s.join(0, deadline)
