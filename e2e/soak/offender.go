@@ -266,6 +266,7 @@ func (o *offender) readHistory(conn net.Conn, path string, n int) error {
 	go io.WriteString(conn, strings.Repeat(get, n)) // if it fails, so does reading
 	reader := bufio.NewReader(conn)
 	for range n {
+		conn.SetReadDeadline(time.Now().Add(o.soak.patience(answerTimeout))) // for each answer
 		resp, err := http.ReadResponse(reader, nil)
 		if err != nil {
 			return err
