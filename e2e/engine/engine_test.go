@@ -2,6 +2,9 @@ package engine
 
 import (
 	"context"
+	"os"
+	"os/exec"
+	"sync"
 	"testing"
 	"time"
 
@@ -108,4 +111,33 @@ func hears(t *testing.T, to, from *Node) bool {
 		}
 	}
 	return false
+}
+
+// A line can be made while processes start: for a moment each of them has a copy of the listeners
+// that the test has open.
+func TestLinesWhileProcessesStart(t *testing.T) {
+	stop := make(chan bool)
+	var starting sync.WaitGroup
+	for range 4 {
+		starting.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					exec.Command(os.Args[0], "-test.run=^$").Run()
+				}
+			}
+		})
+	}
+	for range 200 {
+		l, err := NewLine("127.0.0.1:1")
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		l.Close()
+	}
+	close(stop)
+	starting.Wait()
 }

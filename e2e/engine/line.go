@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"errors"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -68,6 +70,10 @@ func (l *Line) Mend() error {
 		return nil
 	}
 	listener, err := net.Listen("tcp4", l.Addr)
+	for deadline := time.Now().Add(startTimeout); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond) // a process that is just being started has a copy of the last listener
+		listener, err = net.Listen("tcp4", l.Addr)
+	}
 	if err != nil {
 		return err
 	}
