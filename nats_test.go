@@ -244,6 +244,40 @@ func TestTheStreamIsAwayAndComesBack(t *testing.T) {
 	})
 }
 
+// Who comes right after an outage, when what was said before it is stored and does not come yet,
+// waits for it, and is not disconnected once more.
+func TestWhoComesRightAfterAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nats, servers := startServers(t, 1)
+		ada := servers[0].joinV1("")
+		ada.say("hello", "")
+		settle()
+		nats.SetAway(true)
+		ada.say("in the dark", "")
+		time.Sleep(13 * time.Second)
+		ada.wantClosed(1013, "the chat's log is out of reach")
+		nats.LoseSaid(1)
+		nats.Lag(1)
+		nats.SetAway(false)
+		time.Sleep(time.Second)
+		if _, body := servers[0].ask(healthCheck); body != "ok" {
+			t.Errorf("the server answers %q", body)
+		}
+		bob := servers[0].joinV1("")
+		time.Sleep(time.Second)
+		bob.wantHere()
+		if heard := bob.texts(); heard != nil {
+			t.Errorf("received %q before all of it was there", heard)
+		}
+		nats.Lag(0)
+		time.Sleep(time.Second)
+		bob.wantHere()
+		if heard := bob.texts(); !slices.Equal(heard, []string{"hello", "in the dark"}) {
+			t.Errorf("received %q", heard)
+		}
+	})
+}
+
 // healthCheck asks whether the server is well.
 var healthCheck = wstest.PlainGet("chat.test", "/healthz")
 

@@ -48,6 +48,7 @@ type turn struct {
 	data    []byte
 	senders []any
 	begun   time.Time
+	overdue bool // clients were disconnected because it is under way for so long
 }
 
 // An opened is a room as it was read from the stream.
@@ -157,7 +158,7 @@ func (l *Log) Publish() {
 	}
 	l.turns++
 	now := time.Now()
-	l.underWay = &turn{turnID{l.hub, l.turns}, encodeTurn(l.gathered, now), l.senders, now}
+	l.underWay = &turn{id: turnID{l.hub, l.turns}, data: encodeTurn(l.gathered, now), senders: l.senders, begun: now}
 	l.gathered, l.lines, l.senders = l.gathered[:0], 0, nil
 	l.stream.turnsOut.Add(1)
 	t := l.underWay
@@ -226,18 +227,8 @@ func (l *Log) Take() Taken {
 	l.mu.Unlock()
 
 	var t Taken
-	t.Lost = l.stream.out()
-	if l.underWay != nil && time.Since(l.underWay.begun) >= awayAfter {
-		t.Lost = &OutOfReach
-		if acked == 0 {
-			l.stream.noteStuck(l.underWay, errOverdue) // newcomers are refused from the same moment on
-		}
-	}
-	if isLost {
-		t.Lost = &Replaced
-		if acked > 0 {
-			l.finish() // it is in the other stream
-		}
+	if isLost && acked > 0 {
+		l.finish() // it is in the other stream
 	}
 	if opened != nil {
 		l.isOpen, l.window, l.position = true, opened.window, opened.last
@@ -251,6 +242,17 @@ func (l *Log) Take() Taken {
 		if acked > 0 && acked <= l.position {
 			l.finish()
 		}
+	}
+	t.Lost = l.stream.out()
+	if u := l.underWay; u != nil && !u.overdue && time.Since(u.begun) >= awayAfter {
+		u.overdue = true
+		t.Lost = &OutOfReach
+		if acked == 0 {
+			l.stream.noteStuck(u, errOverdue) // newcomers are refused from the same moment on
+		}
+	}
+	if isLost {
+		t.Lost = &Replaced
 	}
 	l.Publish()
 	return t
@@ -317,12 +319,13 @@ func (l *Log) Arrival() Arrival { return Arrival(l.stream.looks.now()) }
 
 // Admits reports whether a client that has heard an id can be told now what it missed. It
 // cannot if it may have heard the id from a server that has read more; it can if the stream
-// cannot have the id. Ready receives when that may have changed, or a second passes.
+// cannot have the id. It cannot either while a turn is under way for so long that clients were
+// disconnected. Ready receives when that may have changed, or a second passes.
 func (l *Log) Admits(id int64, a Arrival) bool {
 	l.refresh()
 	seq := uint64(id) / placesPerTurn
 	switch {
-	case !l.isOpen:
+	case !l.isOpen, l.underWay != nil && l.underWay.overdue:
 		return false
 	case seq <= l.position, l.stream.looks.endsBelow(seq, int64(a)):
 		return true
