@@ -811,7 +811,7 @@ func TestNodeCutOff(t *testing.T) {
 // it.
 func TestBackpressureWhileFrozen(t *testing.T) {
 	t.Parallel()
-	const senders, each = 20, 500 // of 4 KB: 40 MB in all
+	const senders, each = 5, 4000 // of 4 KB: 80 MB in all
 	nodes := startNodes(t, 1)
 	one, two := startShared(t, nodes), startShared(t, nodes)
 	var receivers []*member
@@ -836,7 +836,7 @@ func TestBackpressureWhileFrozen(t *testing.T) {
 	}
 	time.Sleep(6 * time.Second) // what gathers in that time is what there is room for
 	if grown := (residentMemory(t, one) - before) >> 20; grown > 30 {
-		t.Errorf("20 rooms hold %d MiB more, want a bounded part of the 40 MB that are sent", grown)
+		t.Errorf("five rooms hold %d MiB more, want a bounded part of the 80 MB that are sent", grown)
 	}
 	nodes.Nodes[0].Thaw()
 	sending.Wait()
