@@ -157,7 +157,7 @@ func (s *session) acknowledge(e wstest.Event) {
 
 // begin begins a span, with the messages above an id. The lock must be held.
 func (s *session) begin(id int64) {
-	s.span = &span{protocol: s.user.protocol, user: s.user.id, missed: s.missed, begin: id}
+	s.span = &span{protocol: s.user.protocol, user: s.user.id, missed: s.missed, known: s.helloID, begin: id}
 	s.missed = 0
 	s.room.mu.Lock()
 	defer s.room.mu.Unlock()

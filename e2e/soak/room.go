@@ -44,6 +44,7 @@ type span struct {
 	user     string
 	protocol protocol.Protocol
 	missed   int64     // the position after which the server said that messages are missing; 0 where they must be
+	known    int64     // the last message when the server said that
 	begin    int64     // nothing is missing above this id
 	end      int64     // nor up to this one, or the last one received if that is larger
 	ids      []int64   // of the messages received, increasing; on Classic set by identify
@@ -156,7 +157,7 @@ func (r *room) covers(begin, end int64) bool {
 
 // checkSpan reports the messages of a span that were not received.
 func (r *room) checkSpan(s *span, order []*message, report *report) {
-	if s.missed > 0 && len(between(order, s.missed, s.begin)) == 0 {
+	if s.missed > 0 && len(between(order, s.missed, s.begin)) == 0 && !s.evicted(order) {
 		report.fault("other", "%s in %q resumed after %d and was told that messages are missing, but nobody has received any", s.user, r.name, s.missed)
 	}
 	end := slices.Max(append([]int64{s.begin, s.end}, s.ids...))
@@ -168,6 +169,20 @@ func (r *room) checkSpan(s *span, order []*message, report *report) {
 		}
 		report.fault("gap", "%s in %q has not received %d %q, but must have", s.user, r.name, m.id, m.text)
 	}
+}
+
+// evicted reports whether the server may have said that messages are missing because it keeps
+// no more. Nobody may have received those: who says many at once is alone for a moment after a
+// restart.
+func (s *span) evicted(order []*message) bool {
+	if len(s.ids) > 0 && s.ids[len(s.ids)-1] < s.known {
+		return true // cut off before it received all that is kept: nobody can tell
+	}
+	kept, bytes := between(order, s.begin, s.known), 0
+	for _, m := range kept {
+		bytes += m.size
+	}
+	return len(kept) >= history.MaxMessages || bytes > history.MaxBytes-protocol.MaxFrame
 }
 
 const (

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 
 	"chat/internal/protocol"
@@ -51,4 +53,45 @@ func TestCheckClassic(t *testing.T) {
 			t.Errorf("received %s: %d faults, want %d: %q", test.what, len(got), test.faults, got)
 		}
 	}
+}
+
+// A server may say that messages are missing where somebody has received such, or it keeps as many
+// as it may.
+func TestCheckMissed(t *testing.T) {
+	for _, test := range []struct {
+		what                 string
+		missed, begin, known int64
+		ids                  []int64
+		faults               int
+	}{
+		{"others have received some", 10, 20, 22, []int64{21, 22}, 0},
+		{"nobody has", 20, 20, 22, []int64{21, 22}, 1},
+		{"nobody has, and nothing is kept", 22, 30, 30, nil, 1},
+		{"nobody has, and nothing is kept, but something is said", 22, 30, 30, []int64{1001}, 1},
+		{"nobody has, and as many as can be are kept", 22, 1000, 1500, ids(1001, 1500), 0},
+		{"nobody has, and one less is kept", 1001, 1001, 1500, ids(1002, 1500), 1},
+		{"nobody has, and some of what is kept was received", 1001, 1001, 1500, ids(1002, 1499), 0},
+		{"nobody has, and as much as can be is kept", 22, 2000, 2010, ids(2001, 2010), 0},
+	} {
+		r, report := newRoom("test"), newReport()
+		for _, id := range slices.Concat(ids(11, 22), ids(1001, 1500), ids(2001, 2010)) {
+			r.messages[id] = &message{id: id, text: fmt.Sprint(id), size: 100}
+			if id > 2000 {
+				r.messages[id].size = 12_000
+			}
+		}
+		r.spans = []*span{{protocol: protocol.ChatV1, user: "u", missed: test.missed, begin: test.begin, known: test.known, ids: test.ids}}
+		r.check(report, nil, false)
+		if got := slices.Concat(report.faults["other"], report.faults["gap"]); len(got) != test.faults {
+			t.Errorf("%s: %d faults, want %d: %q", test.what, len(got), test.faults, got)
+		}
+	}
+}
+
+// ids returns all from first to last.
+func ids(first, last int64) (all []int64) {
+	for id := first; id <= last; id++ {
+		all = append(all, id)
+	}
+	return all
 }
