@@ -526,7 +526,14 @@ func TestStrayMessagesInTheLog(t *testing.T) {
 				return err
 			}
 		}
-		_, err := js.Publish(ctx, "chat.room", []byte("no room"))
+		if _, err := js.Publish(ctx, "chat.room", []byte("no room")); err != nil {
+			return err
+		}
+		lying := nats.NewMsg("chat.lobby")
+		for name, value := range map[string]string{"Nats-Stream": "OTHER", "Nats-Sequence": "1", "Nats-Last-Sequence": "1", "Nats-Subject": "chat.room.other"} {
+			lying.Header.Set(name, value)
+		}
+		_, err := js.PublishMsg(ctx, lying)
 		return err
 	})
 	ada.say("after", "")

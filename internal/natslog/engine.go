@@ -43,8 +43,15 @@ type Message struct {
 	Data    []byte
 }
 
-// header returns a field of the header, "" if it is missing.
-func (m *Message) header(name string) string { return nats.Header(m.Header).Get(name) }
+// header returns a field of the header, "" if it is missing. Of several it is the last: what
+// the stream adds comes after what the publisher wrote.
+func (m *Message) header(name string) string {
+	values := m.Header[name]
+	if len(values) == 0 {
+		return ""
+	}
+	return values[len(values)-1]
+}
 
 const (
 	// pingInterval is how often a connection is tried. Two pings without an answer end it:

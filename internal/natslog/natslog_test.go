@@ -358,6 +358,28 @@ func TestWhatDoesNotComeIsFetched(t *testing.T) {
 	})
 }
 
+// A part of an answer with several turns is lost, any of its messages: it is fetched again.
+func TestAPartOfAnAnswerIsLost(t *testing.T) {
+	for number := 1; number <= 4; number++ { // the fourth is its end
+		onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+			ada := start(t, nats).join("")
+			for i, text := range []string{"one", "two", "three"} {
+				nats.Put("CHAT", "chat.lobby", fmt.Sprint("x.", i+1), fmt.Appendf(nil, `{"time":"2026-01-02T03:04:05.678Z","lines":[{"from":"f","text":%q}]}`, text))
+			}
+			nats.LoseFetched(number)
+			ada.settle(5 * time.Second)
+			ada.want("one", "two", "three")
+
+			nats.LoseFetched(number)
+			late := start(t, nats).join("") // it reads the room
+			late.settle(5 * time.Second)
+			if n := len(late.start.Messages); n != 3 {
+				t.Errorf("message %d of an answer is lost, and the room begins with %d lines", number, n)
+			}
+		})
+	}
+}
+
 // Each room that waits for a turn of another room is told when that is read.
 func TestRoomsThatWaitAreTold(t *testing.T) {
 	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -206,6 +207,10 @@ const (
 	batchBytes = 4 << 20
 )
 
+// errHole says that an answer does not follow the one before: a connection was lost and made
+// again between them.
+var errHole = errors.New("a part of the answer is lost")
+
 // fetch fetches stored turns of a subject, which may have a wildcard, from a sequence number
 // on, in order. It reports the end when the node that answered has no more.
 func (s *Stream) fetch(ctx context.Context, subject string, from uint64, take func(m *Message, seq uint64)) (end bool, err error) {
@@ -213,23 +218,27 @@ func (s *Stream) fetch(ctx context.Context, subject string, from uint64, take fu
 	defer cancel()
 	request, _ := json.Marshal(map[string]any{"next_by_subj": subject, "seq": from, "batch": batchTurns, "max_bytes": batchBytes})
 	m := &Message{Subject: "$JS.API.DIRECT.GET." + streamName, Data: request}
-	last := from - 1
-	var failed error
+	last, failed := uint64(0), error(nil)
 	err = s.engine.RequestAll(ctx, m, func(a *Message) bool {
-		switch status := a.header("Status"); status {
-		case "":
-		case "404":
+		status := a.header("Status")
+		if status == "404" {
 			end = true
 			return false
-		case "204":
-			end = a.header("Nats-Num-Pending") == "0"
-			return false
-		default:
+		}
+		if status != "" && status != "204" {
 			failed = fmt.Errorf("%s %s", status, a.header("Description"))
 			return false
 		}
+		if a.header("Nats-Last-Sequence") != strconv.FormatUint(last, 10) {
+			failed = errHole
+			return false
+		}
+		if status == "204" {
+			end = a.header("Nats-Num-Pending") == "0"
+			return false
+		}
 		seq := sequence(a)
-		if seq <= last {
+		if seq < from || seq <= last {
 			failed = errAnswer
 			return false
 		}

@@ -26,18 +26,19 @@ const dedupeWindow = 2 * time.Minute
 
 // NATS is a cluster. Its methods may be called from any goroutine.
 type NATS struct {
-	mu       sync.Mutex
-	latency  time.Duration
-	streams  map[string]*stream
-	conns    []*Conn
-	isAway   bool
-	isFull   bool
-	noLeader bool
-	refusal  string
-	loseAcks int    // how many
-	loseSaid int    // how many
-	lag      uint64 // how many of the last messages a node that is asked directly has not got
-	asked    map[string]int
+	mu          sync.Mutex
+	latency     time.Duration
+	streams     map[string]*stream
+	conns       []*Conn
+	isAway      bool
+	isFull      bool
+	noLeader    bool
+	refusal     string
+	loseAcks    int    // how many
+	loseSaid    int    // how many
+	loseFetched int    // which message of a batch, from 1 on; 0 for none
+	lag         uint64 // how many of the last messages a node that is asked directly has not got
+	asked       map[string]int
 }
 
 // A stream is what JetStream keeps.
@@ -127,6 +128,9 @@ func (n *NATS) LoseAcks(count int) { n.locked(func() { n.loseAcks = count }) }
 
 // LoseSaid has the next messages that the stream stores not published again.
 func (n *NATS) LoseSaid(count int) { n.locked(func() { n.loseSaid = count }) }
+
+// LoseFetched has one message lost, from 1 on, of the next batch that has so many.
+func (n *NATS) LoseFetched(number int) { n.locked(func() { n.loseFetched = number }) }
 
 // Lag has direct questions answered by a node that lacks the last messages.
 func (n *NATS) Lag(messages uint64) { n.locked(func() { n.lag = messages }) }
@@ -413,15 +417,22 @@ func (n *NATS) ask(question string, request []byte) ([]*natslog.Message, error) 
 			return status("404", nil)
 		}
 		var answers []*natslog.Message
-		size := 0
+		size, before := 0, "0"
 		for _, m := range found {
-			answers = append(answers, m.message(name))
+			a := m.message(name)
+			a.Header["Nats-Last-Sequence"] = append(a.Header["Nats-Last-Sequence"], before)
+			before = strconv.FormatUint(m.seq, 10)
+			answers = append(answers, a)
 			if size += len(m.data); len(answers) == get.Batch || size >= get.MaxBytes {
 				break
 			}
 		}
-		end, _ := status("204", map[string][]string{"Nats-Num-Pending": {strconv.Itoa(len(found) - len(answers))}})
-		return append(answers, end...), nil
+		end, _ := status("204", map[string][]string{"Nats-Num-Pending": {strconv.Itoa(len(found) - len(answers))}, "Nats-Last-Sequence": {before}})
+		answers = append(answers, end...)
+		if i := n.loseFetched - 1; i >= 0 && i < len(answers) {
+			answers, n.loseFetched = slices.Delete(answers, i, i+1), 0
+		}
+		return answers, nil
 	}
 	return nil, fmt.Errorf("%s is not simulated", question)
 }
@@ -522,9 +533,12 @@ func (s *stream) next(subject string, from, without uint64) (found []stored) {
 
 // message returns a message as it is handed out.
 func (m stored) message(stream string) *natslog.Message {
-	header := map[string][]string{"Nats-Stream": {stream}, "Nats-Subject": {m.subject}, "Nats-Sequence": {strconv.FormatUint(m.seq, 10)}}
+	header := make(map[string][]string)
 	for name, values := range m.header {
-		header[name] = values
+		header[name] = slices.Clone(values)
+	}
+	for name, value := range map[string]string{"Nats-Stream": stream, "Nats-Subject": m.subject, "Nats-Sequence": strconv.FormatUint(m.seq, 10)} {
+		header[name] = append(header[name], value) // after what the publisher wrote
 	}
 	return &natslog.Message{Subject: m.subject, Header: header, Data: m.data}
 }
