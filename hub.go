@@ -33,7 +33,7 @@ type Hub struct {
 	logger       *ratelog.Logger
 	counters     *metrics.Counters
 	backlog      *backlog.Backlog // of all rooms
-	lastID       atomic.Int64     // of the last message; 0 before the first. Set by run
+	lastID       atomic.Int64     // of the last message; 0 before the first, 1 while it is not known. Set by run
 	ticks        atomic.Int64     // tick periods since run began, from 1 on. Set by run
 	severalSpoke atomic.Bool      // more than one user said something. Set by run
 

@@ -45,7 +45,9 @@ type roomLog interface {
 	// are not read yet.
 	kept() []*history.Entry
 
-	last() (id int64, severalSpoke bool) // of the last message, 0 if there is none; and whether more than one user said something
+	// last returns the id of the last message, 0 if there is none, or 1 if that is not known
+	// yet; and whether more than one user said something.
+	last() (id int64, severalSpoke bool)
 
 	tick(now time.Time, ms *presence.Members) // called once a tickPeriod
 	clear()                                   // forgets what was said, if it is nowhere else
@@ -160,6 +162,7 @@ type sharedLog struct {
 	taken   []committed
 	reason  *protocol.Disconnect
 	came    map[*Client]natslog.Arrival // clients that are not admitted yet
+	isRead  bool                        // the room was read from the stream
 }
 
 func newSharedLog(stream *natslog.Stream, room string) *sharedLog {
@@ -182,7 +185,7 @@ func (l *sharedLog) take() []committed {
 	t := l.log.Take()
 	l.reason = t.Lost
 	if t.Start != nil {
-		l.history = historyOf(t.Start)
+		l.history, l.isRead = historyOf(t.Start), true
 	}
 	for _, h := range t.Lines {
 		c := committed{name: h.Name, text: h.Text, isRepeat: h.Repeat}
@@ -246,7 +249,12 @@ func (l *sharedLog) since(p history.Position) (entries []*history.Entry, missed 
 
 func (l *sharedLog) kept() []*history.Entry { return keptOf(l.history) }
 
-func (l *sharedLog) last() (id int64, severalSpoke bool) { return lastOf(l.history) }
+func (l *sharedLog) last() (id int64, severalSpoke bool) {
+	if !l.isRead {
+		return 1, false
+	}
+	return lastOf(l.history)
+}
 
 func (l *sharedLog) tick(_ time.Time, ms *presence.Members) {
 	if crowd, moved := ms.Local(); moved {
@@ -353,9 +361,6 @@ func (h *Hub) say(m message) {
 	}
 	h.log.say(m)
 	h.said++
-	if h.lastID.Load() == 0 {
-		h.lastID.Store(1) // something was said, though it has no id yet
-	}
 }
 
 // sayWaiting says up to n messages that are in the channel, and returns how many.
@@ -368,7 +373,11 @@ func (h *Hub) sayWaiting(n int) (said int) {
 
 // noteLast sets the atomic fields that show what was said.
 func (h *Hub) noteLast() {
-	if id, severalSpoke := h.log.last(); id > h.lastID.Load() {
+	id, severalSpoke := h.log.last()
+	if h.log.pending() > 0 {
+		id = max(id, 1) // something was said, though it has no id yet
+	}
+	if last := h.lastID.Load(); id > last || last == 1 {
 		h.lastID.Store(id)
 		h.severalSpoke.Store(severalSpoke)
 	}

@@ -278,6 +278,33 @@ func TestWhoComesRightAfterAnOutage(t *testing.T) {
 	})
 }
 
+// A room that takes long to be read is read to its end, though those who wait for it are gone.
+func TestALongRoomIsReadToItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nats, servers := startServers(t, 1)
+		for n := range 10 {
+			nats.Put("CHAT", "chat.room.long", fmt.Sprint("x.", n+1), fmt.Appendf(nil, `{"time":"2026-01-02T03:04:05.678Z","lines":[{"from":"f","text":"line %d"}]}`, n))
+		}
+		nats.SetPace(1900 * time.Millisecond)
+		early := servers[0].joinV1("room=long")
+		time.Sleep(12 * time.Second)
+		early.wantClosed(1013, "the chat's log is out of reach")
+		time.Sleep(12 * time.Second)
+		late := servers[0].joinV1("room=long")
+		settle()
+		if n := len(late.texts()); n != 10 {
+			t.Errorf("received %d lines, want 10", n)
+		}
+
+		nats.SetPace(0)
+		servers[0].joinV1("room=empty").leave() // nothing is in it: it is read, and closed
+		time.Sleep(5 * time.Second)
+		if n := servers[0].rooms.count(); n != 2 {
+			t.Errorf("there are %d rooms, want 2", n)
+		}
+	})
+}
+
 // healthCheck asks whether the server is well.
 var healthCheck = wstest.PlainGet("chat.test", "/healthz")
 

@@ -221,7 +221,7 @@ func TestOneHubForEachName(t *testing.T) {
 				default:
 				}
 				if i%7 == 0 {
-					hub.lastID.Store(1)
+					hub.lastID.Store(2)
 				}
 				rs.leave(name)
 				if i%5 == 0 {
@@ -323,7 +323,7 @@ func TestNothingIsLeftOfARoom(t *testing.T) {
 		for i := range 2 * maxRooms {
 			name := fmt.Sprint("room", i)
 			hub := rs.enter(name)
-			hub.lastID.Store(1)
+			hub.lastID.Store(2)
 			hubs = append(hubs, weak.Make(hub))
 			rs.leave(name)
 			timers = append(timers, rs.named[name].timer)

@@ -57,7 +57,7 @@ const (
 	complainInterval = 10 * time.Second
 
 	// maxOpening is how many rooms that are opened are read from the stream at a time.
-	maxOpening = 16
+	maxOpening = 4
 
 	// maxReads is how many rooms that are not open are read at a time.
 	maxReads = 4

@@ -358,6 +358,28 @@ func TestWhatDoesNotComeIsFetched(t *testing.T) {
 	})
 }
 
+// A node that answers slowly is waited for as long as something comes, and what came before it
+// falls silent is not read again.
+func TestAnAnswerTakesLong(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		for n := range 20 {
+			nats.Put("CHAT", "chat.lobby", fmt.Sprint("x.", n+1), []byte(`{"time":"2026-01-02T03:04:05.678Z","lines":[{"from":"f","text":"hello"}]}`))
+		}
+		nats.SetPace(time.Second)
+		nats.LoseFetched(10)
+		ada := one.join("")
+		asked := nats.Asked("$JS.API.DIRECT.GET.CHAT")
+		ada.settle(30 * time.Second)
+		if ada.start == nil || len(ada.start.Messages) != 20 {
+			t.Errorf("the room is not read in half a minute")
+		}
+		if n := nats.Asked("$JS.API.DIRECT.GET.CHAT") - asked; n > 6 {
+			t.Errorf("asked %d times", n)
+		}
+	})
+}
+
 // A part of an answer with several turns is lost, any of its messages: it is fetched again.
 func TestAPartOfAnAnswerIsLost(t *testing.T) {
 	for number := 1; number <= 4; number++ { // the fourth is its end

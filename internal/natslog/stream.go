@@ -204,7 +204,7 @@ const (
 	batchTurns = 500
 
 	// batchBytes is how many bytes are fetched at once, at most, but for the last turn.
-	batchBytes = 4 << 20
+	batchBytes = 1 << 20
 )
 
 // errHole says that an answer does not follow the one before: a connection was lost and made
@@ -212,14 +212,18 @@ const (
 var errHole = errors.New("a part of the answer is lost")
 
 // fetch fetches stored turns of a subject, which may have a wildcard, from a sequence number
-// on, in order. It reports the end when the node that answered has no more.
+// on, in order. It reports the end when the node that answered has no more. An error may come
+// after some turns: those were taken.
 func (s *Stream) fetch(ctx context.Context, subject string, from uint64, take func(m *Message, seq uint64)) (end bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timeout := time.AfterFunc(requestTimeout, func() { cancel(context.DeadlineExceeded) })
+	defer timeout.Stop()
 	request, _ := json.Marshal(map[string]any{"next_by_subj": subject, "seq": from, "batch": batchTurns, "max_bytes": batchBytes})
 	m := &Message{Subject: "$JS.API.DIRECT.GET." + streamName, Data: request}
 	last, failed := uint64(0), error(nil)
 	err = s.engine.RequestAll(ctx, m, func(a *Message) bool {
+		timeout.Reset(requestTimeout)
 		status := a.header("Status")
 		if status == "404" {
 			end = true
@@ -248,6 +252,8 @@ func (s *Stream) fetch(ctx context.Context, subject string, from uint64, take fu
 	})
 	if err == nil {
 		err = failed
+	} else if ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
 	return end, err
 }
@@ -283,6 +289,7 @@ func (s *Stream) readRoom(ctx context.Context, subject string) (*opened, error) 
 	o := &opened{window: newWindow()}
 	turns, firstTurn := 0, uint64(0)
 	for last > 0 {
+		before := o.last
 		end, err := s.fetch(ctx, subject, o.last+1, func(m *Message, seq uint64) {
 			if turns++; turns == 1 {
 				firstTurn = seq
@@ -298,7 +305,7 @@ func (s *Stream) readRoom(ctx context.Context, subject string) (*opened, error) 
 				}
 			}
 		})
-		if err != nil {
+		if err != nil && (ctx.Err() != nil || o.last == before) {
 			return nil, err
 		}
 		if end && o.last >= last {

@@ -28,6 +28,7 @@ const dedupeWindow = 2 * time.Minute
 type NATS struct {
 	mu          sync.Mutex
 	latency     time.Duration
+	pace        time.Duration
 	streams     map[string]*stream
 	conns       []*Conn
 	isAway      bool
@@ -109,6 +110,10 @@ func (n *NATS) Connect() *Conn {
 
 // SetLatency sets how long a message takes, each way. It takes no time before.
 func (n *NATS) SetLatency(d time.Duration) { n.locked(func() { n.latency = d }) }
+
+// SetPace sets how long each message of an answer with several takes, one after the other. They
+// come at once before.
+func (n *NATS) SetPace(d time.Duration) { n.locked(func() { n.pace = d }) }
 
 // SetAway has the cluster answer nobody, or answer again.
 func (n *NATS) SetAway(isAway bool) { n.locked(func() { n.isAway = isAway }) }
@@ -243,6 +248,13 @@ func (c *Conn) RequestAll(ctx context.Context, m *natslog.Message, answer func(*
 		return err
 	}
 	for _, a := range answers {
+		var pace time.Duration
+		c.nats.locked(func() { pace = c.nats.pace })
+		select {
+		case <-time.After(pace):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 		if !answer(a) {
 			return nil
 		}
