@@ -285,6 +285,7 @@ func TestALongRoomIsReadToItsEnd(t *testing.T) {
 		for n := range 10 {
 			nats.Put("CHAT", "chat.room.long", fmt.Sprint("x.", n+1), fmt.Appendf(nil, `{"time":"2026-01-02T03:04:05.678Z","lines":[{"from":"f","text":"line %d"}]}`, n))
 		}
+		time.Sleep(time.Second) // until the server has read what it needs at its start
 		nats.SetPace(1900 * time.Millisecond)
 		early := servers[0].joinV1("room=long")
 		time.Sleep(12 * time.Second)

@@ -229,6 +229,7 @@ type watcher struct {
 	failures  int       // looks running that failed
 	cursor    uint64    // at the last look
 	moved     time.Time // when the cursor had moved, or was at the end
+	gone      int       // looks running that showed nothing between the cursor and the end
 }
 
 // watch looks at the stream once a lookInterval.
@@ -320,17 +321,19 @@ func later(a, b time.Time) time.Time {
 func (s *Stream) lookForSilence(w *watcher, end uint64, now time.Time) {
 	cursor := s.cursor.Load()
 	if cursor != w.cursor || end <= cursor {
-		w.cursor, w.moved = cursor, now
+		w.cursor, w.moved, w.gone = cursor, now, 0
 		return
 	}
 	if now.Sub(w.moved) < silentAfter {
 		return
 	}
-	w.moved = now
 	if next, err := s.nextAfter(cursor); err == nil && next == 0 {
-		s.order(func() { s.skip(cursor, end) })
+		if w.gone++; w.gone >= looksBefore { // else it may be a new leader that lacks the last ones
+			s.order(func() { s.skip(cursor, end) })
+		}
 		return
 	}
+	w.moved, w.gone = now, 0
 	s.monitor.Logf("nats silent", "nats: the stream %s has more than is heard of it", streamName)
 	s.engine.Reconnect()
 }

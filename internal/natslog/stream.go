@@ -279,8 +279,20 @@ func (k *keptMessages) add(m protocol.Message) {
 	}
 }
 
-// readRoom reads a room as the stream has it now.
+// errBehind says that the stream's leader has less than was read of the stream: it is new, and
+// has not carried out all that the nodes agreed on.
+var errBehind = errors.New("the stream's leader is behind")
+
+// readRoom reads a room as the stream has it now, at least up to the cursor.
 func (s *Stream) readRoom(ctx context.Context, subject string) (*opened, error) {
+	cursor := s.cursor.Load()
+	info, err := s.info()
+	if err != nil {
+		return nil, err
+	}
+	if info.State.LastSeq < cursor {
+		return nil, errBehind
+	}
 	last, err := s.lastOf(subject)
 	if err != nil {
 		return nil, err

@@ -39,6 +39,7 @@ type NATS struct {
 	loseSaid    int    // how many
 	loseFetched int    // which message of a batch, from 1 on; 0 for none
 	lag         uint64 // how many of the last messages a node that is asked directly has not got
+	leaderLag   uint64 // how many of them the leader has not got
 	asked       map[string]int
 }
 
@@ -133,6 +134,10 @@ func (n *NATS) LoseAcks(count int) { n.locked(func() { n.loseAcks = count }) }
 
 // LoseSaid has the next messages that the stream stores not published again.
 func (n *NATS) LoseSaid(count int) { n.locked(func() { n.loseSaid = count }) }
+
+// LagLeader has the leader lack the last messages, as a new one does that has not carried out all
+// that the nodes agreed on.
+func (n *NATS) LagLeader(messages uint64) { n.locked(func() { n.leaderLag = messages }) }
 
 // LoseFetched has one message lost, from 1 on, of the next batch that has so many.
 func (n *NATS) LoseFetched(number int) { n.locked(func() { n.loseFetched = number }) }
@@ -250,9 +255,7 @@ func (c *Conn) RequestAll(ctx context.Context, m *natslog.Message, answer func(*
 	for _, a := range answers {
 		var pace time.Duration
 		c.nats.locked(func() { pace = c.nats.pace })
-		select {
-		case <-time.After(pace):
-		case <-ctx.Done():
+		if len(answers) > 1 && !sleep(ctx, pace) {
 			return ctx.Err()
 		}
 		if !answer(a) {
@@ -282,8 +285,13 @@ func (c *Conn) travel(ctx context.Context) error {
 func (n *NATS) delay(ctx context.Context) bool {
 	var latency time.Duration
 	n.locked(func() { latency = n.latency })
+	return sleep(ctx, latency)
+}
+
+// sleep waits. It reports false if ctx ends before.
+func sleep(ctx context.Context, d time.Duration) bool {
 	select {
-	case <-time.After(latency):
+	case <-time.After(d):
 		return true
 	case <-ctx.Done():
 		return false
@@ -397,13 +405,10 @@ func (n *NATS) ask(question string, request []byte) ([]*natslog.Message, error) 
 		if err := json.Unmarshal(request, &get); err != nil {
 			return nil, err
 		}
-		found := s.next(get.Next, get.Seq, 0)
+		found := s.next(get.Next, get.Seq, n.leaderLag)
 		if get.Last != "" {
-			for _, m := range s.messages {
-				if m.subject == get.Last {
-					found = []stored{m}
-				}
-			}
+			found = s.next(get.Last, 0, n.leaderLag)
+			found = found[max(0, len(found)-1):]
 		}
 		if len(found) == 0 {
 			return failed(10037, "no message found")
@@ -459,7 +464,7 @@ func (n *NATS) info(name string) ([]*natslog.Message, error) {
 	if len(s.messages) > 0 {
 		first = s.messages[0].seq
 	}
-	leader, last := "n1", s.last
+	leader, last := "n1", s.last-n.leaderLag
 	if n.noLeader {
 		leader, last = "", s.last-n.lag
 	}
