@@ -34,12 +34,12 @@ type Log struct {
 	announced bool   // Here was called
 
 	mu      sync.Mutex
-	queue   []*Message // turns that came
-	opened  *opened    // what the room was before them, until it is taken
-	isLost  bool       // the stream is another one: what was taken does not count
-	reading uint64     // which reading of the room counts
-	acked   uint64     // sequence number of the turn under way; 0 before it is acknowledged
-	wanted  uint64     // sequence number that the room waits for
+	queue   []*Message           // turns that came
+	opened  *opened              // what the room was before them, until it is taken
+	lost    *protocol.Disconnect // why the room is read again, and what was taken does not count; nil if that is not so
+	reading uint64               // which reading of the room counts
+	acked   uint64               // sequence number of the turn under way; 0 before it is acknowledged
+	wanted  uint64               // sequence number that the room waits for
 }
 
 // A turn is what a hub says at once.
@@ -215,9 +215,9 @@ func (s *Stream) noteStuck(t *turn, err error) {
 func (l *Log) Take() Taken {
 	cursor := l.stream.cursor.Load() // before the queue: what is up to here is in it
 	l.mu.Lock()
-	opened, isLost, acked := l.opened, l.isLost, l.acked
-	l.opened, l.isLost = nil, false
-	if isLost {
+	opened, lost, acked := l.opened, l.lost, l.acked
+	l.opened, l.lost = nil, nil
+	if lost != nil {
 		l.isOpen = false
 	}
 	var queue []*Message // it stays until the room is opened
@@ -227,8 +227,8 @@ func (l *Log) Take() Taken {
 	l.mu.Unlock()
 
 	var t Taken
-	if isLost && acked > 0 {
-		l.finish() // it is in the other stream
+	if lost != nil && acked > 0 {
+		l.finish() // it is in what is read again, or in another stream
 	}
 	if opened != nil {
 		l.isOpen, l.window, l.position = true, opened.window, opened.last
@@ -251,8 +251,8 @@ func (l *Log) Take() Taken {
 			l.stream.noteStuck(u, errOverdue) // newcomers are refused from the same moment on
 		}
 	}
-	if isLost {
-		t.Lost = &Replaced
+	if lost != nil {
+		t.Lost = lost
 	}
 	l.Publish()
 	return t
@@ -339,7 +339,7 @@ func (l *Log) refresh() {
 	cursor := l.stream.cursor.Load() // before the queue: what is up to here is in it
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.isOpen && len(l.queue) == 0 && l.opened == nil && !l.isLost {
+	if l.isOpen && len(l.queue) == 0 && l.opened == nil && l.lost == nil {
 		l.position = max(l.position, cursor)
 	}
 }

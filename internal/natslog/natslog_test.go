@@ -358,6 +358,73 @@ func TestWhatDoesNotComeIsFetched(t *testing.T) {
 	})
 }
 
+// putNumbered has a room store so many turns that nobody hears of, each of one line: a number
+// from first on.
+func putNumbered(nats *natstest.NATS, room string, first, count int) {
+	for n := first; n < first+count; n++ {
+		nats.Put("CHAT", "chat."+room, fmt.Sprint("x.", n+1), fmt.Appendf(nil, `{"time":"2026-01-02T03:04:05.678Z","lines":[{"from":"f","text":"%d"}]}`, n))
+	}
+}
+
+// wantWhole checks that no message is missing in what the room begins with, up to a number.
+func (r *room) wantWhole(last int) {
+	r.t.Helper()
+	if r.start == nil {
+		r.t.Fatal("the room is not read")
+	}
+	messages := r.start.Messages
+	for i, m := range messages {
+		if want := fmt.Sprint(last + 1 - len(messages) + i); m.Text != want {
+			r.t.Fatalf("message %d of %d is %q, want %q", i, len(messages), m.Text, want)
+		}
+	}
+	if messages[0].ID <= r.start.GoneID || r.start.GoneID < messages[0].ID-1000 {
+		r.t.Errorf("the first message is %d, and up to %d some may be missing", messages[0].ID, r.start.GoneID)
+	}
+}
+
+// A server was away while more was said in a room than the stream keeps: its rooms are read again,
+// and who is in them has to ask what it missed.
+func TestMoreWasSaidThanIsKept(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		putNumbered(nats, "lobby", 0, 10)
+		ada := one.join("")
+		ada.settle(time.Second)
+		ada.wantWhole(9)
+		one.conn.SetCut(true)
+		putNumbered(nats, "lobby", 10, 3100)
+		time.Sleep(5 * time.Second)
+		one.conn.SetCut(false)
+		ada.settle(5 * time.Second)
+		if !slices.Equal(ada.lost, []string{"the chat's log is out of reach"}) {
+			t.Errorf("told %q", ada.lost)
+		}
+		ada.wantWhole(3109)
+		ada.want()
+		one.wantLogged(1, "no longer has all")
+		ada.say("and now?")
+		ada.settle(100 * time.Millisecond)
+		ada.want("and now?")
+	})
+}
+
+// While a room is read, more is said in it than the stream keeps.
+func TestMoreIsSaidThanIsKeptWhileARoomIsRead(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		time.Sleep(time.Second)
+		putNumbered(nats, "room.busy", 0, 600)
+		time.Sleep(2 * time.Second)
+		nats.SetPace(10 * time.Millisecond)
+		ada := one.join("busy")
+		time.Sleep(2 * time.Second) // the first 500 are being read
+		putNumbered(nats, "room.busy", 600, 3500)
+		ada.settle(5 * time.Minute)
+		ada.wantWhole(4099)
+	})
+}
+
 // A room is not read from a leader that has less than the server has heard.
 func TestANewLeaderLacksTheLast(t *testing.T) {
 	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"chat/internal/protocol"
 )
 
 // nothingWanted is the sequence number that a Log wants to be told of if there is none.
@@ -88,8 +90,11 @@ func (s *Stream) take(m *Message, seq uint64) {
 // there, 0 for none, and to the end of what a node has. It reports false if that fails.
 func (s *Stream) catchUp(until uint64) bool {
 	for attempts := 0; ; attempts++ {
-		fetched := 0
+		fetched, isBehind := 0, false
 		end, err := s.fetch(s.ctx, sayPrefix+">", s.cursor.Load()+1, func(m *Message, seq uint64) {
+			if isBehind = isBehind || seq > s.cursor.Load()+1; isBehind {
+				return
+			}
 			fetched++
 			s.take(m, seq)
 		})
@@ -100,6 +105,8 @@ func (s *Stream) catchUp(until uint64) bool {
 		switch {
 		case s.ctx.Err() != nil:
 			return true
+		case isBehind:
+			return s.jump()
 		case err != nil:
 			s.complain("nats fetch", "nats: the stream cannot be read: %v", err)
 			return false
@@ -147,10 +154,27 @@ func (s *Stream) tellWanted() {
 	s.wanted.Store(least)
 }
 
-// restart begins anew with another stream, or one that has lost turns.
-func (s *Stream) restart(info *nats.StreamInfo) {
+// restart begins anew at the end of the stream. Clients are disconnected for a reason.
+func (s *Stream) restart(info *nats.StreamInfo, reason *protocol.Disconnect) {
 	s.cursor.Store(info.State.LastSeq)
-	s.everyLog((*Log).lose)
+	s.everyLog(func(l *Log) { l.lose(reason) })
+}
+
+// jump begins anew when the stream no longer has what is after the cursor: the server was away
+// while more was said in a room than is kept. It reports false if that fails.
+func (s *Stream) jump() bool {
+	cursor := s.cursor.Load()
+	info, err := s.info()
+	if err == nil && info.State.LastSeq < cursor {
+		err = errBehind
+	}
+	if err != nil {
+		s.complain("nats fetch", "nats: the stream cannot be read: %v", err)
+		return false
+	}
+	s.monitor.Logf("nats behind", "nats: the stream %s no longer has all that was said while this server was away", streamName)
+	s.restart(info, &OutOfReach)
+	return true
 }
 
 // skip moves the cursor over turns that were deleted, unless it has moved.
@@ -298,7 +322,7 @@ func (s *Stream) look(w *watcher) {
 		return
 	}
 	w.created, w.backwards, w.moved = info.Created, 0, now
-	s.order(func() { s.restart(info) })
+	s.order(func() { s.restart(info, &Replaced) })
 }
 
 // order has the goroutine that reads do something.
@@ -327,7 +351,7 @@ func (s *Stream) lookForSilence(w *watcher, end uint64, now time.Time) {
 	if now.Sub(w.moved) < silentAfter {
 		return
 	}
-	if next, err := s.nextAfter(cursor); err == nil && next == 0 {
+	if next, err := s.nextOf(sayPrefix+">", cursor); err == nil && next == 0 {
 		if w.gone++; w.gone >= looksBefore { // else it may be a new leader that lacks the last ones
 			s.order(func() { s.skip(cursor, end) })
 		}
