@@ -114,7 +114,7 @@ func (s *session) receive(e wstest.Event, p *process) {
 		if s.user.soak.nats {
 			at = math.MaxInt64 // ids are no times
 		}
-		s.span.classic = append(s.span.classic, receipt{hash(e.Line), at})
+		s.span.classic = append(s.span.classic, receipt{hash(e.Line), at, time.Now().UnixMicro()})
 		return
 	}
 	report := s.user.soak.report
@@ -274,7 +274,9 @@ func (s *session) connect(rate int) *conn {
 		c.hangUp()
 		return nil
 	}
-	c.resent = len(resend)
+	if c.resent = len(resend); c.resent > 0 {
+		s.room.resent(s.helloID, c.resent)
+	}
 	for _, o := range resend {
 		c.write(o)
 	}

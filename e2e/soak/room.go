@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"chat/internal/history"
 	"chat/internal/protocol"
@@ -24,12 +25,21 @@ type room struct {
 	mu       sync.Mutex
 	messages map[int64]*message // by id; those that somebody received on ChatV1
 	spans    []*span
+	resends  []resend
 	received int // deliveries on ChatV1
+}
+
+// A resend is how many messages a user sent again at once, at a time when the room's last one had
+// an id.
+type resend struct {
+	id    int64
+	count int
 }
 
 // A message is what is kept of one to recognize it: texts would take too much memory.
 type message struct {
 	id      int64
+	first   int64  // when it was first received, in microseconds since 1970
 	line    uint64 // hash of the message as ChatV1 spells it
 	classic uint64 // hash of the message as Classic spells it
 	text    string // its first bytes, which no other message has
@@ -55,6 +65,7 @@ type span struct {
 type receipt struct {
 	line uint64 // hash
 	at   int64  // the id of the message is not larger
+	when int64  // in microseconds since 1970
 }
 
 var hashSeed = maphash.MakeSeed()
@@ -83,10 +94,17 @@ func (r *room) receive(e wstest.Event) bool {
 		if name == protocol.ShownName("") {
 			name = ""
 		}
-		m = &message{e.ID, line, hash(classicLine(name, e.Text)), strings.Clone(e.Text[:min(len(e.Text), 40)]), len(e.Line), e.Ref != ""}
+		m = &message{e.ID, time.Now().UnixMicro(), line, hash(classicLine(name, e.Text)), strings.Clone(e.Text[:min(len(e.Text), 40)]), len(e.Line), e.Ref != ""}
 		r.messages[e.ID] = m
 	}
 	return m.line == line
+}
+
+// resent records that a user sent messages again, when the last one had an id.
+func (r *room) resent(id int64, count int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.resends = append(r.resends, resend{id, count})
 }
 
 // between returns those messages whose ids are larger than begin and at most end.
@@ -121,12 +139,15 @@ func (r *room) check(report *report, processes []int64, shared bool) {
 
 // identify finds the messages that were received on Classic, and begins the span with
 // the first of them. A line is the next message that reads like it and was sent before the
-// receipt: the same text may be sent again later, if nobody on ChatV1 received it at first.
+// receipt, and received by others about then: the same text may be sent again later, if nobody on
+// ChatV1 received it at first.
 // It returns false if there is none, and so nothing to compare.
 func (r *room) identify(s *span, byLine map[uint64][]*message, report *report) bool {
 	last, unknown := s.begin, 0
 	for _, c := range s.classic {
-		sent := func(m *message) bool { return m.id > s.begin && m.id <= c.at }
+		sent := func(m *message) bool {
+			return m.id > s.begin && m.id <= c.at && m.first <= c.when+natsTimeout.Microseconds()
+		}
 		i := slices.IndexFunc(byLine[c.line], func(m *message) bool { return sent(m) && m.id > last })
 		if i < 0 {
 			if slices.ContainsFunc(byLine[c.line], sent) {
@@ -190,43 +211,64 @@ const (
 	dedupLines = 10_000 // but at most for so many messages
 )
 
+// A place is where a message is in a room's order.
+type place struct {
+	id           int64
+	index, bytes int // messages and bytes before it
+	turns        int // of a shared log
+	again        int // messages that were sent again before it
+	number       int // which one of its user's
+}
+
+// knowsAfter reports whether a server must know, at a place, a message from an earlier place.
+func (p place) knowsAfter(first place, shared bool) bool {
+	if !shared {
+		return p.index-first.index <= history.MaxMessages && p.bytes-first.bytes <= history.MaxBytes
+	}
+	again := p.again - first.again // each of these is in the log, at worst in a turn of its own
+	return p.turns-first.turns+again < dedupTurns && p.index-first.index+again < dedupLines
+}
+
 // checkDuplicates reports messages that are in the order twice, or before one that the same user
 // sent earlier. The server cannot know a message that is resent after a restart, or after more
-// messages than it keeps.
+// messages than it keeps. Nobody may have received it the first time.
 func (r *room) checkDuplicates(order []*message, processes []int64, shared bool, report *report) {
-	type place struct{ index, bytes, turns int }
 	process := func(id int64) int {
 		n, _ := slices.BinarySearch(processes, id)
 		return n
 	}
-	places, last := make(map[string]place, len(order)), make(map[int]int) // by text; by user the number of a message
-	bytes, turns := 0, 0                                                  // of all messages so far
+	places, last := make(map[string]place, len(order)), make(map[int]place) // by text; by user, of the largest number
+	slices.SortFunc(r.resends, func(a, b resend) int { return cmp.Compare(a.id, b.id) })
+	resends := r.resends
+	var p place
 	for i, m := range order {
 		if shared && (i == 0 || m.id/1000 != order[i-1].id/1000) { // the number of the turn
-			turns++
+			p.turns++
 		}
+		for ; len(resends) > 0 && resends[0].id <= m.id; resends = resends[1:] {
+			p.again += resends[0].count
+		}
+		user := 0
+		p.id, p.index, p.number = m.id, i, 0
+		fmt.Sscanf(m.text, "u%d says %d", &user, &p.number) // other texts are of nobody
 		first, twice := places[m.text]
-		var user, number int
-		fmt.Sscanf(m.text, "u%d says %d", &user, &number) // other texts are of nobody
-		if !twice && m.resent && number <= last[user] {
+		switch {
+		case twice && process(first.id) != process(m.id):
+			report.count("messages", "resent over a restart", 1)
+		case twice && !p.knowsAfter(first, shared):
+			report.count("messages", "resent too late", 1)
+		case twice:
+			report.fault("double", "%q is in %q twice, as %d and %d", m.text, r.name, first.id, m.id)
+		case !m.resent || p.number > last[user].number:
+		case shared && !p.knowsAfter(last[user], shared):
+			report.count("messages", "resent too late", 1)
+		default:
 			report.fault("other", "%q is in %q as %d, after what its user said later", m.text, r.name, m.id)
 		}
-		last[user] = max(last[user], number)
-		if twice {
-			tooLate := i-first.index > history.MaxMessages || bytes-first.bytes > history.MaxBytes
-			if shared {
-				tooLate = turns-first.turns >= dedupTurns || i-first.index >= dedupLines
-			}
-			switch {
-			case process(order[first.index].id) != process(m.id):
-				report.count("messages", "resent over a restart", 1)
-			case tooLate:
-				report.count("messages", "resent too late", 1)
-			default:
-				report.fault("double", "%q is in %q twice, as %d and %d", m.text, r.name, order[first.index].id, m.id)
-			}
+		if p.number > last[user].number {
+			last[user] = p
 		}
-		places[m.text] = place{i, bytes, turns}
-		bytes += m.size
+		places[m.text] = p
+		p.bytes += m.size
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 
@@ -45,7 +46,7 @@ func TestCheckClassic(t *testing.T) {
 		r.messages[50].text = "b 2" // else it is a duplicate
 		s := &span{user: "u", begin: test.begin, end: test.end}
 		for _, l := range test.received {
-			s.classic = append(s.classic, receipt{hash(l.text), l.at})
+			s.classic = append(s.classic, receipt{hash(l.text), l.at, l.at})
 		}
 		r.spans = []*span{other, s}
 		r.check(report, nil, false)
@@ -94,4 +95,62 @@ func ids(first, last int64) (all []int64) {
 		all = append(all, id)
 	}
 	return all
+}
+
+// A message may be there twice if it was sent again when the servers no longer knew it: those that
+// were sent again before it count, too.
+func TestCheckDuplicates(t *testing.T) {
+	for _, test := range []struct {
+		what           string
+		between, again int // turns between the two; messages that were sent again
+		faults         int
+	}{
+		{"soon", 10, 0, 1},
+		{"just in time", dedupTurns - 3, 0, 1},
+		{"too late", dedupTurns, 0, 0},
+		{"too late, as many were sent again", 10, dedupTurns, 0},
+	} {
+		for _, received := range []bool{true, false} { // by anybody, the first time
+			r, report := newRoom("test"), newReport()
+			say := func(turn int, text string) {
+				id := int64(turn) * 1000
+				r.messages[id] = &message{id: id, text: text, resent: text[0] == 'u'}
+			}
+			if received {
+				say(1, "u1 says 1 .")
+			}
+			say(2, "u1 says 2 .")
+			for n := range test.between {
+				say(3+n, fmt.Sprint("another ", n))
+			}
+			r.resent(2500, test.again)
+			say(3+test.between, "u1 says 1 .")
+			r.check(report, nil, true)
+			if got := slices.Concat(report.faults["double"], report.faults["other"]); len(got) != test.faults {
+				t.Errorf("sent again %s: %d faults, want %d: %q", test.what, len(got), test.faults, got)
+			}
+		}
+	}
+}
+
+// Where the same line was sent again much later, and only then received on chat.v1, a line on
+// classic is not taken for that one.
+func TestCheckClassicSentAgain(t *testing.T) {
+	r, report := newRoom("test"), newReport()
+	for i, text := range []string{"a", "b", "c", "x"} {
+		at := int64(i+1) * 1000
+		if text == "x" {
+			at += 10 * natsTimeout.Microseconds()
+		}
+		r.messages[at] = &message{id: at, first: at, classic: hash(text), text: text + " 1"}
+	}
+	s := &span{user: "u"}
+	for i, text := range []string{"a", "x", "b", "c"} {
+		s.classic = append(s.classic, receipt{hash(text), math.MaxInt64, int64(i+1) * 1000})
+	}
+	r.spans = []*span{s}
+	r.check(report, nil, true)
+	if len(report.faults) > 0 {
+		t.Errorf("%q", report.faults)
+	}
 }
