@@ -180,10 +180,10 @@ func (s *Stream) lastOf(subject string) (uint64, error) {
 	return s.lookUp(map[string]any{"last_by_subj": subject})
 }
 
-// nextOf asks the stream's leader for the first sequence number after seq of a subject, which
-// may have a wildcard; 0 if there is none.
-func (s *Stream) nextOf(subject string, seq uint64) (uint64, error) {
-	return s.lookUp(map[string]any{"next_by_subj": subject, "seq": seq + 1})
+// nextAfter asks the stream's leader for the first sequence number after seq, 0 if there is
+// none.
+func (s *Stream) nextAfter(seq uint64) (uint64, error) {
+	return s.lookUp(map[string]any{"next_by_subj": sayPrefix + ">", "seq": seq + 1})
 }
 
 func (s *Stream) lookUp(request any) (uint64, error) {
