@@ -260,7 +260,7 @@ func (r *room) checkDuplicates(order []*message, processes []int64, shared bool,
 		case twice:
 			report.fault("double", "%q is in %q twice, as %d and %d", m.text, r.name, first.id, m.id)
 		case !m.resent || p.number > last[user].number:
-		case shared && !p.knowsAfter(last[user], shared):
+		case !p.knowsAfter(last[user], shared):
 			report.count("messages", "resent too late", 1)
 		default:
 			report.fault("other", "%q is in %q as %d, after what its user said later", m.text, r.name, m.id)

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	startTimeout = 10 * time.Second // for a server to listen
+	startTimeout = 30 * time.Second // for a server to listen, and have nothing left of its start: the machine may be busy
 	idleWait     = 30 * time.Second // for a server to have nothing left of its clients
 	maxHeap      = 256 << 20        // bytes that a server may have at the end: it does not collect all garbage at once
 	stopTimeout  = 6 * time.Second  // for a server to exit after SIGTERM: the five seconds that it promises, and one for a busy machine
