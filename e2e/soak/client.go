@@ -189,7 +189,8 @@ func (s *session) caughtUp() bool {
 type conn struct {
 	session *session
 	process *process // the other end
-	socket  *socket  // under ws
+	begin   time.Time
+	socket  *socket // under ws
 	ws      *websocket.Conn
 	resent  int           // messages that were sent before, on other connections
 	prompt  atomic.Bool   // it reads what comes at once and is not to end: the server has no reason to cut it off
@@ -238,7 +239,7 @@ func (s *session) connect(rate int) *conn {
 		report.count("connections", "refused", 1)
 		return nil
 	}
-	c := &conn{session: s, process: process, socket: &socket{TCPConn: tcp, rate: rate}, ready: make(chan struct{}), done: make(chan struct{})}
+	c := &conn{session: s, process: process, begin: time.Now(), socket: &socket{TCPConn: tcp, rate: rate}, ready: make(chan struct{}), done: make(chan struct{})}
 	c.prompt.Store(rate == 0)
 	dialer := websocket.Dialer{
 		NetDialContext:   func(context.Context, string, string) (net.Conn, error) { return c.socket, nil },
@@ -329,7 +330,7 @@ func (c *conn) ended(err error, greeted bool) {
 		if closed.Code == websocket.CloseServiceRestart { // nobody replaces the log, so nothing may be told that it lost
 			report.fault("gap", "%s in %q was told: %s", user.id, c.session.room.name, closed.Text)
 		}
-	} else if c.prompt.Load() && !c.process.killed.Load() {
+	} else if c.prompt.Load() && !c.process.killed.Load() && !c.process.frozenSince(c.begin) {
 		report.fault("other", "%s in %q read all the time and was cut off without a close frame: %v", user.id, c.session.room.name, err)
 	}
 }

@@ -125,8 +125,12 @@ func (s *server) stop(signal syscall.Signal) {
 // failedSince reports whether the process was told to exit, or stood still at some time since
 // begin: then it owes no answer.
 func (p *process) failedSince(begin time.Time) bool {
-	return p.stopping.Load() || p.thawed.Load() >= begin.UnixMicro()
+	return p.stopping.Load() || p.frozenSince(begin)
 }
+
+// frozenSince reports whether the process stood still at some time since begin: then it may take
+// its clients for slow ones.
+func (p *process) frozenSince(begin time.Time) bool { return p.thawed.Load() >= begin.UnixMicro() }
 
 // lastID returns a number that no id that the process gave so far exceeds, where ids are times.
 func (p *process) lastID() int64 {
