@@ -53,12 +53,13 @@ type message struct {
 type span struct {
 	user     string
 	protocol protocol.Protocol
-	missed   int64     // the position after which the server said that messages are missing; 0 where they must be
-	known    int64     // the last message when the server said that
-	begin    int64     // nothing is missing above this id
-	end      int64     // nor up to this one, or the last one received if that is larger
-	ids      []int64   // of the messages received, increasing; on Classic set by identify
-	classic  []receipt // what was received on Classic, where a message has no id
+	missed   int64           // the position after which the server said that messages are missing; 0 where they must be
+	known    int64           // the last message when the server said that
+	begin    int64           // nothing is missing above this id
+	end      int64           // nor up to this one, or the last one received if that is larger
+	ids      []int64         // of the messages received, increasing; on Classic set by identify
+	classic  []receipt       // what was received on Classic, where a message has no id
+	late     map[uint64]bool // set by identify: lines of that which others received much later
 }
 
 // A receipt is a line received on Classic.
@@ -139,20 +140,23 @@ func (r *room) check(report *report, processes []int64, shared bool) {
 
 // identify finds the messages that were received on Classic, and begins the span with
 // the first of them. A line is the next message that reads like it and was sent before the
-// receipt, and received by others about then: the same text may be sent again later, if nobody on
-// ChatV1 received it at first.
+// receipt, and received by others about then. One that others received much later may be the
+// same, or its text was sent again, as nobody on ChatV1 received it at first.
 // It returns false if there is none, and so nothing to compare.
 func (r *room) identify(s *span, byLine map[uint64][]*message, report *report) bool {
+	s.late = make(map[uint64]bool)
 	last, unknown := s.begin, 0
 	for _, c := range s.classic {
-		sent := func(m *message) bool {
-			return m.id > s.begin && m.id <= c.at && m.first <= c.when+natsTimeout.Microseconds()
-		}
-		i := slices.IndexFunc(byLine[c.line], func(m *message) bool { return sent(m) && m.id > last })
+		sent := func(m *message) bool { return m.id > s.begin && m.id <= c.at }
+		soon := func(m *message) bool { return sent(m) && m.first <= c.when+natsTimeout.Microseconds() }
+		i := slices.IndexFunc(byLine[c.line], func(m *message) bool { return soon(m) && m.id > last })
 		if i < 0 {
-			if slices.ContainsFunc(byLine[c.line], sent) {
+			switch {
+			case slices.ContainsFunc(byLine[c.line], soon):
 				report.fault("double", "%s in %q, on classic, received a message twice or too late after %d", s.user, r.name, last)
-			} else {
+			case slices.ContainsFunc(byLine[c.line], sent):
+				s.late[c.line] = true
+			default:
 				unknown++ // received by nobody else, which is right where nobody on ChatV1 was connected
 			}
 			continue
@@ -186,6 +190,9 @@ func (r *room) checkSpan(s *span, order []*message, report *report) {
 	for _, m := range between(order, s.begin, end) {
 		if next < len(s.ids) && s.ids[next] == m.id {
 			next++
+			continue
+		}
+		if s.late[m.classic] {
 			continue
 		}
 		report.fault("gap", "%s in %q has not received %d %q, but must have", s.user, r.name, m.id, m.text)

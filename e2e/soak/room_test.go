@@ -133,24 +133,33 @@ func TestCheckDuplicates(t *testing.T) {
 	}
 }
 
-// Where the same line was sent again much later, and only then received on chat.v1, a line on
-// classic is not taken for that one.
-func TestCheckClassicSentAgain(t *testing.T) {
-	r, report := newRoom("test"), newReport()
-	for i, text := range []string{"a", "b", "c", "x"} {
-		at := int64(i+1) * 1000
-		if text == "x" {
-			at += 10 * natsTimeout.Microseconds()
+// A line on classic that others received much later may be the same message, or one that was sent
+// again.
+func TestCheckClassicLate(t *testing.T) {
+	for _, test := range []struct {
+		what     string
+		id       int64
+		received []string
+		faults   int
+	}{
+		{"the same message", 1500, []string{"a", "x", "b", "c"}, 0},
+		{"sent again", 9000, []string{"a", "x", "b", "c"}, 0},
+		{"not received", 1500, []string{"a", "b", "c"}, 1},
+	} {
+		r, report := newRoom("test"), newReport()
+		for i, text := range []string{"a", "b", "c"} {
+			id := int64(i+1) * 1000
+			r.messages[id] = &message{id: id, first: id, classic: hash(text), text: text + " 1"}
 		}
-		r.messages[at] = &message{id: at, first: at, classic: hash(text), text: text + " 1"}
-	}
-	s := &span{user: "u"}
-	for i, text := range []string{"a", "x", "b", "c"} {
-		s.classic = append(s.classic, receipt{hash(text), math.MaxInt64, int64(i+1) * 1000})
-	}
-	r.spans = []*span{s}
-	r.check(report, nil, true)
-	if len(report.faults) > 0 {
-		t.Errorf("%q", report.faults)
+		r.messages[test.id] = &message{id: test.id, first: 10 * natsTimeout.Microseconds(), classic: hash("x"), text: "x 1"}
+		s := &span{user: "u"}
+		for i, text := range test.received {
+			s.classic = append(s.classic, receipt{hash(text), math.MaxInt64, int64(i+1) * 1000})
+		}
+		r.spans = []*span{s}
+		r.check(report, nil, true)
+		if got := slices.Concat(report.faults["gap"], report.faults["double"]); len(got) != test.faults {
+			t.Errorf("%s: %d faults, want %d: %q", test.what, len(got), test.faults, got)
+		}
 	}
 }
