@@ -184,7 +184,7 @@ func (rs *rooms) leave(name string) {
 	}
 	r.emptied = time.Now()
 	switch {
-	case name != lobby && r.hub.lastID.Load() == 0: // nothing was said
+	case name != lobby && r.hub.lastID.Load() == 0: // nothing was said, and the room was read
 		rs.close(name)
 	case r.timer == nil:
 		r.timer = time.AfterFunc(emptyRoomTTL, func() { rs.expire(name) })

@@ -188,9 +188,9 @@ func (s *session) caughtUp() bool {
 // receive, reads from it.
 type conn struct {
 	session *session
-	process *process // the other end
-	begin   time.Time
-	socket  *socket // under ws
+	process *process  // the other end
+	begin   time.Time // of the attempt to connect
+	socket  *socket   // under ws
 	ws      *websocket.Conn
 	resent  int           // messages that were sent before, on other connections
 	prompt  atomic.Bool   // it reads what comes at once and is not to end: the server has no reason to cut it off

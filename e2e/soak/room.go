@@ -221,8 +221,8 @@ const (
 // A place is where a message is in a room's order.
 type place struct {
 	id           int64
-	index, bytes int // messages and bytes before it
-	turns        int // of a shared log
+	index, bytes int // how many messages, and bytes of them, are before it
+	turns        int // of a shared log, up to its own
 	again        int // messages that were sent again before it
 	number       int // which one of its user's
 }
