@@ -141,13 +141,17 @@ func (r *room) check(report *report, processes []int64, shared bool) {
 // identify finds the messages that were received on Classic, and begins the span with
 // the first of them. A line is the next message that reads like it and was sent before the
 // receipt, and received by others about then. One that others received much later may be the
-// same, or its text was sent again, as nobody on ChatV1 received it at first.
+// same, or its text was sent again, as nobody on ChatV1 received it at first. A text that is
+// there twice, because it was sent again too late, does not show where a span begins.
 // It returns false if there is none, and so nothing to compare.
 func (r *room) identify(s *span, byLine map[uint64][]*message, report *report) bool {
 	s.late = make(map[uint64]bool)
 	last, unknown := s.begin, 0
 	for _, c := range s.classic {
 		sent := func(m *message) bool { return m.id > s.begin && m.id <= c.at }
+		if len(s.ids) == 0 && len(slices.DeleteFunc(slices.Clone(byLine[c.line]), func(m *message) bool { return !sent(m) })) > 1 {
+			continue
+		}
 		soon := func(m *message) bool { return sent(m) && m.first <= c.when+natsTimeout.Microseconds() }
 		i := slices.IndexFunc(byLine[c.line], func(m *message) bool { return soon(m) && m.id > last })
 		if i < 0 {
@@ -180,22 +184,24 @@ func (r *room) covers(begin, end int64) bool {
 	})
 }
 
-// checkSpan reports the messages of a span that were not received.
+// checkSpan reports a span of which messages were not received.
 func (r *room) checkSpan(s *span, order []*message, report *report) {
 	if s.missed > 0 && len(between(order, s.missed, s.begin)) == 0 && !s.evicted(order) {
 		report.fault("other", "%s in %q resumed after %d and was told that messages are missing, but nobody has received any", s.user, r.name, s.missed)
 	}
 	end := slices.Max(append([]int64{s.begin, s.end}, s.ids...))
 	next := 0
+	var gap []*message
 	for _, m := range between(order, s.begin, end) {
 		if next < len(s.ids) && s.ids[next] == m.id {
 			next++
-			continue
+		} else if !s.late[m.classic] {
+			gap = append(gap, m)
 		}
-		if s.late[m.classic] {
-			continue
-		}
-		report.fault("gap", "%s in %q has not received %d %q, but must have", s.user, r.name, m.id, m.text)
+	}
+	if len(gap) > 0 {
+		report.fault("gap", "%s in %q, on protocol %d, with %d messages from %d to %d, has not received %d of them, but must have: first %d %q",
+			s.user, r.name, s.protocol, next, s.begin, end, len(gap), gap[0].id, gap[0].text)
 	}
 }
 

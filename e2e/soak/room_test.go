@@ -89,6 +89,31 @@ func TestCheckMissed(t *testing.T) {
 	}
 }
 
+// A line on classic, the first of its connection, was sent before, and again when the servers no
+// longer knew it.
+func TestCheckClassicSentAgainTooLate(t *testing.T) {
+	r, report := newRoom("test"), newReport()
+	for i := range int64(dedupTurns + 10) {
+		text := fmt.Sprint("text ", i)
+		if i == 0 || i == dedupTurns+5 {
+			text = "u1 says 1 ."
+		}
+		r.messages[(i+1)*1000] = &message{id: (i + 1) * 1000, first: i, classic: hash(text), text: text}
+	}
+	s := &span{user: "u"}
+	for i := dedupTurns + 5; i < dedupTurns+10; i++ {
+		s.classic = append(s.classic, receipt{r.messages[int64(i+1)*1000].classic, math.MaxInt64, int64(i)})
+	}
+	r.spans = []*span{s}
+	r.check(report, nil, true)
+	if len(report.faults) > 0 {
+		t.Errorf("found %q", report.faults)
+	}
+	if s.begin != (dedupTurns+7)*1000-1 {
+		t.Errorf("the span begins after %d", s.begin)
+	}
+}
+
 // ids returns all from first to last.
 func ids(first, last int64) (all []int64) {
 	for id := first; id <= last; id++ {
