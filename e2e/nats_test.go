@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -533,17 +534,52 @@ func TestStrayMessagesInTheLog(t *testing.T) {
 		for name, value := range map[string]string{"Nats-Stream": "OTHER", "Nats-Sequence": "1", "Nats-Last-Sequence": "1", "Nats-Subject": "chat.room.other"} {
 			lying.Header.Set(name, value)
 		}
-		_, err := js.PublishMsg(ctx, lying)
-		return err
+		if _, err := js.PublishMsg(ctx, lying); err != nil {
+			return err
+		}
+		for _, status := range []string{"404", "503", "204"} { // as JetStream answers
+			answer := nats.NewMsg("chat.lobby")
+			answer.Header.Set("Status", status)
+			if _, err := js.PublishMsg(ctx, answer); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
+	publishGarbled(t, nodes.Nodes[0], "chat.lobby")
+	publishGarbled(t, nodes.Nodes[0], "chat.lobby")
 	ada.say("after", "")
 	bob.wantTexts("before", "after")
 	ada.wantTexts("before", "after")
+	late := startShared(t, nodes).join("", "Late") // it reads all this from the log
+	late.wantTexts("before", "after")
 	eve := two.resume("", "Eve", fmt.Sprint(bob.received("message")[0].ID))
 	eve.wantTexts("after")
 	if eve.wantHello().Missed {
 		t.Error("a position before stray messages counts as missed")
 	}
+}
+
+// publishGarbled publishes a message whose header no client of NATS can read.
+func publishGarbled(t *testing.T, n *engine.Node, subject string) {
+	t.Helper()
+	conn, err := net.Dial("tcp", n.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	header := "NATS/1.0\r\nno colon\r\n\r\n"
+	fmt.Fprintf(conn, "CONNECT {\"headers\":true,\"verbose\":false}\r\nHPUB %s %d %d\r\n%s\r\nPING\r\n", subject, len(header), len(header), header)
+	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	for answers := bufio.NewScanner(conn); answers.Scan(); {
+		switch line := answers.Text(); {
+		case line == "PONG":
+			return
+		case strings.HasPrefix(line, "-ERR"):
+			t.Fatal(line)
+		}
+	}
+	t.Fatal("the node does not answer")
 }
 
 // The stream is deleted, or made anew, under the servers: those who are there are disconnected,

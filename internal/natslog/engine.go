@@ -146,9 +146,6 @@ func (c *connection) RequestAll(ctx context.Context, m *Message, answer func(*Me
 		if err != nil {
 			return err
 		}
-		if len(a.Data) == 0 && a.Header.Get("Status") == "503" {
-			return nats.ErrNoResponders
-		}
 		if !answer(received(a)) {
 			return nil
 		}

@@ -151,6 +151,14 @@ func (r *room) want(texts ...string) {
 	}
 }
 
+// startTexts returns what the room begins with.
+func (r *room) startTexts() (texts []string) {
+	for _, m := range r.start.Messages {
+		texts = append(texts, m.Text)
+	}
+	return texts
+}
+
 // onFakeTime runs a test in a bubble.
 func onFakeTime(t *testing.T, test func(t *testing.T, nats *natstest.NATS)) {
 	synctest.Test(t, func(t *testing.T) {
@@ -726,6 +734,48 @@ func TestTheStreamIsReplaced(t *testing.T) {
 			t.Error("a newcomer is not let in")
 		}
 	})
+}
+
+// A message that is no turn, and looks like an answer of JetStream or has a header that cannot be
+// read, is skipped by those who hear it and by those who read it, wherever it is.
+func TestMessagesThatLookLikeAnswers(t *testing.T) {
+	for _, status := range []string{"404", "204", "503", "garbled"} {
+		onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+			one := start(t, nats)
+			ada := one.join("")
+			stray := func() {
+				m := &natslog.Message{Subject: "chat.lobby", Header: map[string][]string{"Status": {status}}}
+				if _, err := one.conn.Request(t.Context(), m); err != nil {
+					t.Fatal(err)
+				}
+				if status == "garbled" {
+					nats.Garble("CHAT")
+				}
+			}
+			stray()
+			ada.say("one")
+			ada.settle(2 * time.Second)
+			nats.LoseSaid(3)
+			stray()
+			stray()
+			ada.say("two")
+			ada.settle(5 * time.Second)
+			ada.want("one", "two")
+			stray()
+			ada.settle(2 * time.Second)
+			late := start(t, nats).join("")
+			late.settle(3 * time.Second)
+			if late.start == nil || strings.Join(late.startTexts(), " ") != "one two" {
+				t.Fatalf("%s: the room begins with %+v", status, late.start)
+			}
+			ada.say("three")
+			late.settle(2 * time.Second)
+			late.want("three")
+			if n := one.conn.Reconnects(); n > 0 {
+				t.Errorf("%s: connected anew %d times", status, n)
+			}
+		})
+	}
 }
 
 // A node that lags and knows no leader is not believed: the stream may have more.

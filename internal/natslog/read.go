@@ -351,7 +351,7 @@ func (s *Stream) lookForSilence(w *watcher, end uint64, now time.Time) {
 	if now.Sub(w.moved) < silentAfter {
 		return
 	}
-	if next, err := s.nextAfter(cursor); err == nil && next == 0 {
+	if m, _, err := s.next(sayPrefix+">", cursor+1); err == nil && m == nil {
 		if w.gone++; w.gone >= looksBefore { // else it may be a new leader that lacks the last ones
 			s.order(func() { s.skip(cursor, end) })
 		}

@@ -177,26 +177,47 @@ func (s *Stream) store(ctx context.Context, subject string, t *turn) (seq uint64
 // lastOf asks the stream's leader for the last sequence number of a subject, 0 if there is
 // none. (A replica may not have the last ones yet.)
 func (s *Stream) lastOf(subject string) (uint64, error) {
-	return s.lookUp(map[string]any{"last_by_subj": subject})
+	_, seq, err := s.get(map[string]any{"last_by_subj": subject})
+	return seq, err
 }
 
-// nextAfter asks the stream's leader for the first sequence number after seq, 0 if there is
-// none.
-func (s *Stream) nextAfter(seq uint64) (uint64, error) {
-	return s.lookUp(map[string]any{"next_by_subj": sayPrefix + ">", "seq": seq + 1})
+// next asks the stream's leader for the first turn of a subject, which may have a wildcard,
+// from a sequence number on.
+func (s *Stream) next(subject string, from uint64) (m *Message, seq uint64, err error) {
+	return s.get(map[string]any{"next_by_subj": subject, "seq": from})
 }
 
-func (s *Stream) lookUp(request any) (uint64, error) {
+// get asks the stream's leader for one turn. It returns nil and 0 if there is none. A header
+// that cannot be read is left out.
+func (s *Stream) get(request map[string]any) (m *Message, seq uint64, err error) {
 	var answer struct {
 		Message struct {
-			Seq uint64 `json:"seq"`
+			Subject string `json:"subject"`
+			Seq     uint64 `json:"seq"`
+			Header  []byte `json:"hdrs"`
+			Data    []byte `json:"data"`
 		} `json:"message"`
 	}
-	err := s.ask("STREAM.MSG.GET."+streamName, request, &answer)
+	err = s.ask("STREAM.MSG.GET."+streamName, request, &answer)
 	if isCode(err, codeNoMessage) {
-		return 0, nil
+		return nil, 0, nil
 	}
-	return answer.Message.Seq, err
+	if err != nil {
+		return nil, 0, err
+	}
+	found := answer.Message
+	header, err := nats.DecodeHeadersMsg(found.Header)
+	if err != nil {
+		header = make(nats.Header)
+	}
+	header.Add("Nats-Stream", streamName)
+	header.Add("Nats-Subject", found.Subject)
+	header.Add("Nats-Sequence", strconv.FormatUint(found.Seq, 10))
+	m = &Message{found.Subject, header, found.Data}
+	if sequence(m) != found.Seq { // there are no ids for it
+		return nil, 0, errAnswer
+	}
+	return m, found.Seq, nil
 }
 
 const (
@@ -208,23 +229,41 @@ const (
 )
 
 // errHole says that an answer does not follow the one before: a connection was lost and made
-// again between them.
+// again between them, or the header of one cannot be read.
 var errHole = errors.New("a part of the answer is lost")
 
 // fetch fetches stored turns of a subject, which may have a wildcard, from a sequence number
 // on, in order. It reports the end when the node that answered has no more. An error may come
-// after some turns: those were taken.
+// after some turns: those were taken. Where the answer cannot be read, the leader is asked for
+// one turn.
 func (s *Stream) fetch(ctx context.Context, subject string, from uint64, take func(m *Message, seq uint64)) (end bool, err error) {
+	last, end, err := s.fetchBatch(ctx, subject, from, take)
+	if !errors.Is(err, errHole) && !errors.Is(err, nats.ErrNoResponders) {
+		return end, err
+	}
+	m, seq, err := s.next(subject, max(from, last+1))
+	if m != nil {
+		take(m, seq)
+	}
+	return m == nil && err == nil, err
+}
+
+// fetchBatch does what fetch does, with one request. It returns the sequence number of the
+// last turn that was taken, 0 for none.
+func (s *Stream) fetchBatch(ctx context.Context, subject string, from uint64, take func(m *Message, seq uint64)) (last uint64, end bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	timeout := time.AfterFunc(requestTimeout, func() { cancel(context.DeadlineExceeded) })
 	defer timeout.Stop()
 	request, _ := json.Marshal(map[string]any{"next_by_subj": subject, "seq": from, "batch": batchTurns, "max_bytes": batchBytes})
 	m := &Message{Subject: "$JS.API.DIRECT.GET." + streamName, Data: request}
-	last, failed := uint64(0), error(nil)
+	var failed error
 	err = s.engine.RequestAll(ctx, m, func(a *Message) bool {
 		timeout.Reset(requestTimeout)
-		status := a.header("Status")
+		seq, status := sequence(a), ""
+		if seq == 0 { // else it is a field of a turn
+			status = a.header("Status")
+		}
 		if status == "404" {
 			end = true
 			return false
@@ -241,7 +280,6 @@ func (s *Stream) fetch(ctx context.Context, subject string, from uint64, take fu
 			end = a.header("Nats-Num-Pending") == "0"
 			return false
 		}
-		seq := sequence(a)
 		if seq < from || seq <= last {
 			failed = errAnswer
 			return false
@@ -255,7 +293,7 @@ func (s *Stream) fetch(ctx context.Context, subject string, from uint64, take fu
 	} else if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return end, err
+	return last, end, err
 }
 
 // keptMessages are the last messages of a room: at least those that a history keeps.

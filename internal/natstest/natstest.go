@@ -5,7 +5,6 @@ package natstest
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,6 +62,7 @@ type config struct {
 	Replicas          int             `json:"num_replicas"`
 	MaxMsgsPerSubject int             `json:"max_msgs_per_subject"`
 	MaxAge            time.Duration   `json:"max_age"`
+	MaxMsgSize        int             `json:"max_msg_size"`
 	MaxBytes          int64           `json:"max_bytes"`
 	AllowDirect       bool            `json:"allow_direct"`
 	FirstSeq          uint64          `json:"first_seq"`
@@ -72,10 +72,30 @@ type config struct {
 // A stored is a message that a stream has.
 type stored struct {
 	subject string
-	header  map[string][]string
+	header  header // nil if it cannot be read
 	data    []byte
 	seq     uint64
 	at      time.Time
+}
+
+// A header is that of a message.
+type header map[string][]string
+
+// get returns all values of a field.
+func (h header) get(name string) string { return strings.Join(h[name], "") }
+
+// encode returns the header as NATS transmits it.
+func (h header) encode() []byte {
+	if h == nil {
+		return []byte("NATS/1.0\r\nno colon\r\n\r\n")
+	}
+	text := []byte("NATS/1.0\r\n")
+	for name, values := range h {
+		for _, value := range values {
+			text = fmt.Appendf(text, "%s: %s\r\n", name, value)
+		}
+	}
+	return append(text, "\r\n"...)
 }
 
 // New returns a cluster without streams.
@@ -153,7 +173,9 @@ func (n *NATS) Cut(name string, messages int) {
 	n.locked(func() {
 		s := n.streams[name]
 		for range messages {
-			s.count[s.messages[len(s.messages)-1].subject]--
+			last := s.messages[len(s.messages)-1]
+			s.count[last.subject]--
+			delete(s.ids, last.header.get("Nats-Msg-Id"))
 			s.messages = s.messages[:len(s.messages)-1]
 		}
 		s.last -= uint64(messages)
@@ -181,6 +203,19 @@ func (n *NATS) DeleteLast(name string) {
 func (n *NATS) Put(name, subject, id string, data []byte) {
 	n.locked(func() {
 		n.streams[name].add(subject, map[string][]string{"Nats-Msg-Id": {id}}, data)
+	})
+}
+
+// SetMaxMsgSize has a stream refuse longer messages.
+func (n *NATS) SetMaxMsgSize(name string, bytes int) {
+	n.locked(func() { n.streams[name].config.MaxMsgSize = bytes })
+}
+
+// Garble has clients of NATS unable to read the header of the last message of a stream.
+func (n *NATS) Garble(name string) {
+	n.locked(func() {
+		s := n.streams[name]
+		s.messages[len(s.messages)-1].header = nil
 	})
 }
 
@@ -409,11 +444,13 @@ func (n *NATS) ask(question string, request []byte) ([]*natslog.Message, error) 
 		if get.Last != "" {
 			found = s.next(get.Last, 0, n.leaderLag)
 			found = found[max(0, len(found)-1):]
+		} else if get.Next == "" {
+			found = slices.DeleteFunc(s.next(">", get.Seq, n.leaderLag), func(m stored) bool { return m.seq != get.Seq })
 		}
 		if len(found) == 0 {
 			return failed(10037, "no message found")
 		}
-		return object(map[string]any{"message": map[string]any{"subject": found[0].subject, "seq": found[0].seq, "data": base64.StdEncoding.EncodeToString(found[0].data)}})
+		return object(map[string]any{"message": map[string]any{"subject": found[0].subject, "seq": found[0].seq, "hdrs": found[0].header.encode(), "data": found[0].data}})
 	case strings.HasPrefix(question, "DIRECT.GET."):
 		name, subject, isLast := strings.Cut(strings.TrimPrefix(question, "DIRECT.GET."), ".")
 		s := n.streams[name]
@@ -437,7 +474,9 @@ func (n *NATS) ask(question string, request []byte) ([]*natslog.Message, error) 
 		size, before := 0, "0"
 		for _, m := range found {
 			a := m.message(name)
-			a.Header["Nats-Last-Sequence"] = append(a.Header["Nats-Last-Sequence"], before)
+			if a.Header != nil {
+				a.Header["Nats-Last-Sequence"] = append(a.Header["Nats-Last-Sequence"], before)
+			}
 			before = strconv.FormatUint(m.seq, 10)
 			answers = append(answers, a)
 			if size += len(m.data); len(answers) == get.Batch || size >= get.MaxBytes {
@@ -499,6 +538,9 @@ func (n *NATS) store(s *stream, m *natslog.Message) ([]*natslog.Message, error) 
 	if expected := m.Header["Nats-Expected-Last-Subject-Sequence"]; expected != nil && len(s.next(m.Subject, 0, 0)) > 0 {
 		return failed(10071, "wrong last sequence")
 	}
+	if limit := s.config.MaxMsgSize; limit > 0 && len(m.Data) > limit {
+		return failed(10054, "message size exceeds maximum allowed")
+	}
 	if n.isFull {
 		return failed(10077, "maximum bytes exceeded")
 	}
@@ -523,10 +565,13 @@ func (n *NATS) store(s *stream, m *natslog.Message) ([]*natslog.Message, error) 
 }
 
 // add stores a message.
-func (s *stream) add(subject string, header map[string][]string, data []byte) stored {
+func (s *stream) add(subject string, fields header, data []byte) stored {
+	if fields == nil {
+		fields = header{}
+	}
 	s.last++
-	m := stored{subject, header, data, s.last, time.Now()}
-	s.ids[strings.Join(header["Nats-Msg-Id"], "")] = m
+	m := stored{subject, fields, data, s.last, time.Now()}
+	s.ids[m.header.get("Nats-Msg-Id")] = m
 	s.messages = append(s.messages, m)
 	s.count[subject]++
 	if limit := s.config.MaxMsgsPerSubject; limit > 0 && s.count[subject] > limit {
@@ -550,6 +595,9 @@ func (s *stream) next(subject string, from, without uint64) (found []stored) {
 
 // message returns a message as it is handed out.
 func (m stored) message(stream string) *natslog.Message {
+	if m.header == nil {
+		return &natslog.Message{Subject: m.subject, Data: m.data}
+	}
 	header := make(map[string][]string)
 	for name, values := range m.header {
 		header[name] = slices.Clone(values)
