@@ -133,6 +133,7 @@ type Stream struct {
 	begun      time.Time     // when this was made
 	stored     instant       // when a turn was stored last, since begun
 	answered   instant       // when a turn was last read or acknowledged, since begun
+	left       atomic.Int64  // when a node was left last, in nanoseconds since begun
 	wanted     atomic.Uint64 // the least sequence number that a Log wants to be told of
 	looks      looks
 	complaints complaints
@@ -162,8 +163,6 @@ type looks struct {
 	begun   int64               // how many
 	numbers [looksBefore]int64  // of the last that succeeded
 	ends    [looksBefore]uint64 // of the stream, as these showed
-	first   uint64              // the stream's first sequence number
-	limit   int                 // how many turns it keeps of a room
 }
 
 // Open returns the stream. It does not wait until NATS is reached, which is looked for until
@@ -288,7 +287,6 @@ func (s *Stream) out() *protocol.Disconnect {
 func (s *Stream) makeContact() (created time.Time, ok bool) {
 	subscribed := false
 	since := time.Now()
-	reconnected := since
 	for {
 		if !subscribed {
 			subscribed = s.engine.Subscribe(hearPrefix+">", s.arrive) == nil && s.engine.Subscribe(hereSubject, s.hearPresence) == nil
@@ -301,9 +299,8 @@ func (s *Stream) makeContact() (created time.Time, ok bool) {
 			s.complain("nats away", "nats: the stream %s is out of reach: %v", streamName, err)
 			s.isAway.Store(isLate)
 		}
-		if time.Since(reconnected) >= maxErrors*lookInterval && s.engine.IsConnected() {
-			reconnected = time.Now()
-			s.engine.Reconnect() // the node may be cut off from the others
+		if time.Since(since) >= maxErrors*lookInterval {
+			s.leaveNode() // it may be cut off from the others
 		}
 		if !s.sleep(3 * retryDelay) {
 			return created, false
@@ -333,6 +330,16 @@ func (s *Stream) reach() (created time.Time, err error) {
 	s.cursor.Store(info.State.LastSeq)
 	s.looks.note(s.looks.begin(), info)
 	return info.Created, nil
+}
+
+// leaveNode connects anew, to another node if there is one, but at most once in
+// maxErrors*lookInterval.
+func (s *Stream) leaveNode() {
+	const least = maxErrors * lookInterval
+	now := int64(time.Since(s.begun))
+	if last := s.left.Load(); now-last >= int64(least) && s.left.CompareAndSwap(last, now) && s.engine.IsConnected() {
+		s.engine.Reconnect()
+	}
 }
 
 // sleep waits. It reports false if the stream was closed.

@@ -778,6 +778,49 @@ func TestMessagesThatLookLikeAnswers(t *testing.T) {
 	}
 }
 
+// What is deleted just before a room is opened, and while it is read, counts as gone.
+func TestWhatIsGoneWhileARoomIsRead(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		for n := range 900 {
+			nats.Put("CHAT", "chat.lobby", fmt.Sprint("x.", n+1), []byte(`{"time":"2026-01-02T03:04:05.678Z","lines":[{"from":"f","text":"hello"}]}`))
+		}
+		time.Sleep(3 * time.Second)
+		end := int64(nats.Last("CHAT"))*1000 + 999
+		nats.SetPace(10 * time.Millisecond)
+		lobby := one.join("")
+		lobby.settle(2 * time.Second) // it reads the first 500
+		nats.Purge("CHAT")
+		nats.SetPace(0)
+		team := one.join("team")
+		lobby.settle(10 * time.Second)
+		for _, r := range []*room{team, lobby} {
+			if r.start == nil || r.start.GoneID != end || len(r.start.Messages) > 0 {
+				t.Errorf("the room begins with %+.200v, and all up to %d is gone", r.start, end)
+			}
+		}
+	})
+}
+
+// A room is not read from a node that lacks its last turns for long: another node is looked for.
+func TestANodeThatLagsIsLeft(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		ada := one.join("")
+		for range 3 {
+			ada.say("hello")
+			ada.settle(10 * time.Millisecond)
+		}
+		nats.Lag(2)
+		late := one.Log("")
+		defer late.Close()
+		time.Sleep(5 * time.Second)
+		if n := one.conn.Reconnects(); n < 1 || n > 2 {
+			t.Errorf("connected anew %d times in five seconds", n)
+		}
+	})
+}
+
 // A node that lags and knows no leader is not believed: the stream may have more.
 func TestANodeWithoutALeaderIsNotBelieved(t *testing.T) {
 	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {

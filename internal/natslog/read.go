@@ -217,11 +217,6 @@ func (ls *looks) note(number int64, info *nats.StreamInfo) {
 	copy(ls.numbers[:], ls.numbers[1:])
 	copy(ls.ends[:], ls.ends[1:])
 	ls.numbers[looksBefore-1], ls.ends[looksBefore-1] = number, info.State.LastSeq
-	ls.first = info.State.FirstSeq
-	ls.limit = maxTurns
-	if limit := info.Config.MaxMsgsPerSubject; limit > 0 && limit < maxTurns {
-		ls.limit = int(limit)
-	}
 }
 
 // endsBelow reports whether the last looks, all of them begun after one with this number,
@@ -235,13 +230,6 @@ func (ls *looks) endsBelow(seq uint64, since int64) bool {
 		}
 	}
 	return true
-}
-
-// bounds returns the stream's first sequence number, and how many turns it keeps of a room.
-func (ls *looks) bounds() (first uint64, limit int) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	return ls.first, ls.limit
 }
 
 // A watcher finds out what has become of the stream.

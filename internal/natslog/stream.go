@@ -317,28 +317,29 @@ func (k *keptMessages) add(m protocol.Message) {
 	}
 }
 
+// forget drops the messages up to an id.
+func (k *keptMessages) forget(goneID int64) {
+	k.goneID = max(k.goneID, goneID)
+	k.messages = slices.DeleteFunc(slices.Clone(k.messages), func(m protocol.Message) bool { return m.ID <= k.goneID })
+}
+
 // errBehind says that the stream's leader has less than was read of the stream: it is new, and
 // has not carried out all that the nodes agreed on.
 var errBehind = errors.New("the stream's leader is behind")
 
-// readRoom reads a room as the stream has it now, at least up to the cursor.
+// errLags says that the node that is asked for turns lacks some that the stream has.
+var errLags = errors.New("the node lacks turns that the stream has")
+
+// maxLags is how many answers without a turn, a twentieth of a second apart, make errLags.
+const maxLags = 40
+
+// readRoom reads a room as the stream has it now, at least up to the cursor. The stream's first
+// sequence number is asked last: turns may be deleted while they are read.
 func (s *Stream) readRoom(ctx context.Context, subject string) (*opened, error) {
 	cursor := s.cursor.Load()
-	info, err := s.info()
-	if err != nil {
-		return nil, err
-	}
-	if info.State.LastSeq < cursor {
-		return nil, errBehind
-	}
-	last, err := s.lastOf(subject)
-	if err != nil {
-		return nil, err
-	}
-	first, limit := s.looks.bounds()
 	o := &opened{window: newWindow()}
-	turns, firstTurn := 0, uint64(0)
-	for last > 0 {
+	turns, firstTurn, until := 0, uint64(0), uint64(0)
+	for lags := 0; lags < maxLags; {
 		before := o.last
 		end, err := s.fetch(ctx, subject, o.last+1, func(m *Message, seq uint64) {
 			if turns++; turns == 1 {
@@ -358,25 +359,44 @@ func (s *Stream) readRoom(ctx context.Context, subject string) (*opened, error) 
 		if err != nil && (ctx.Err() != nil || o.last == before) {
 			return nil, err
 		}
-		if end && o.last >= last {
-			break
-		}
 		if !end {
 			continue
 		}
-		if !sleep(ctx, retryDelay/2) { // the node that answered lags, or the last turn is gone
-			return nil, ctx.Err()
-		}
-		if last, err = s.lastOf(subject); err != nil {
+		info, err := s.info()
+		if err != nil {
 			return nil, err
 		}
+		if info.State.LastSeq < cursor {
+			return nil, errBehind
+		}
+		if until == 0 || o.last == before { // it may have been deleted
+			if until, err = s.lastOf(subject); err != nil {
+				return nil, err
+			}
+		}
+		if o.last >= until {
+			if turns >= turnLimit(info) {
+				o.kept.goneID = max(o.kept.goneID, endID(firstTurn-1))
+			}
+			o.kept.forget(endID(info.State.FirstSeq - 1))
+			return o, nil
+		}
+		if o.last == before {
+			lags++
+		}
+		if !sleep(ctx, retryDelay/2) {
+			return nil, ctx.Err()
+		}
 	}
-	o.kept.goneID = max(o.kept.goneID, endID(first-1))
-	if turns >= limit {
-		o.kept.goneID = max(o.kept.goneID, endID(firstTurn-1))
+	return nil, errLags
+}
+
+// turnLimit returns how many turns the stream keeps of a room.
+func turnLimit(info *nats.StreamInfo) int {
+	if limit := info.Config.MaxMsgsPerSubject; limit > 0 && limit < maxTurns {
+		return int(limit)
 	}
-	o.kept.messages = slices.Clone(o.kept.messages)
-	return o, nil
+	return maxTurns
 }
 
 // Kept returns the last messages of a room, and an id after which nothing is missing in
@@ -430,6 +450,9 @@ func (l *Log) open(reading uint64) {
 			return
 		}
 		s.complain("nats open", "nats: %s cannot be read: %v", l.subject, err)
+		if errors.Is(err, errLags) {
+			s.leaveNode()
+		}
 		if !sleep(l.ctx, retryDelay) {
 			return
 		}
