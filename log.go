@@ -237,6 +237,9 @@ func (l *sharedLog) forget(c *Client) { delete(l.came, c) }
 // found nothing kept.
 func (l *sharedLog) since(p history.Position) (entries []*history.Entry, missed bool, lastID int64) {
 	lastID = l.history.LastID()
+	if p != history.NoPosition && p <= history.Position(l.log.LostID()) {
+		p = history.UnknownPosition
+	}
 	if p <= history.Position(l.log.EndID()) {
 		p = min(p, history.Position(lastID))
 	}

@@ -649,7 +649,17 @@ func numberedFrom0(n int, what string) (lines []string) {
 // A node comes back with an older store, as from a backup: the log ends below what servers have
 // read. Those who are there are disconnected and come back, and the room goes on.
 func TestStreamGoneBackwards(t *testing.T) {
-	t.Parallel()
+	for _, grows := range []bool{false, true} {
+		t.Run(fmt.Sprintf("grows=%v", grows), func(t *testing.T) {
+			t.Parallel()
+			goBackwards(t, grows)
+		})
+	}
+}
+
+// goBackwards replaces the log by an older one, which grows beyond the end of the lost one at once
+// or does not.
+func goBackwards(t *testing.T, grows bool) {
 	nodes := startNodes(t, 1)
 	node := nodes.Nodes[0]
 	one := startShared(t, nodes)
@@ -682,14 +692,29 @@ func TestStreamGoneBackwards(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	want := []string{"old"}
+	if grows {
+		admin(t, nodes, "publishing", func(ctx context.Context, _ *nats.Conn, js jetstream.JetStream) error {
+			for n := range 30 {
+				m := nats.NewMsg("chat.lobby")
+				m.Header.Set("Nats-Msg-Id", fmt.Sprint("other.", n+1))
+				m.Data = fmt.Appendf(nil, `{"time":"2026-01-02T03:04:05.678Z","lines":[{"from":"f","text":"%d"}]}`, n)
+				if _, err := js.PublishMsg(ctx, m); err != nil {
+					return err
+				}
+				want = append(want, fmt.Sprint(n))
+			}
+			return nil
+		})
+	}
 	ada.wantClosed(1012, " ")
 	ada = one.resume("", "Ada", fmt.Sprint(last))
 	if !ada.wantHello().Missed {
 		t.Error("a position that the log no longer has is not told as missed")
 	}
-	ada.wantTexts("old")
+	ada.wantTexts(want...)
 	ada.say("new", "")
-	ada.wantTexts("old", "new")
+	ada.wantTexts(append(want, "new")...)
 }
 
 // Who is online is known over all servers. A server that dies is forgotten, and who was there

@@ -308,6 +308,16 @@ func (s *Stream) decode(m *Message, seq uint64) (turnID, []protocol.Message) {
 	return id, messages
 }
 
+// LostID returns an id up to which the stream has lost messages and may have given their ids
+// to others, so that nobody knows what a client has that has received one of them. It is 0 if
+// the stream has lost none.
+func (l *Log) LostID() int64 {
+	if seq := l.stream.lostEnd.Load(); seq > 0 {
+		return endID(seq)
+	}
+	return 0
+}
+
 // EndID returns an id between those of what was taken and those of what will be taken.
 func (l *Log) EndID() int64 { return endID(l.position) }
 

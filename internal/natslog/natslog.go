@@ -127,6 +127,9 @@ type Stream struct {
 	reads   chan struct{} // a token for each room that Kept reads
 
 	cursor     atomic.Uint64 // the last sequence number that was read. Set by read
+	recent     recentTurns   // those up to the cursor. Owned by read
+	lostEnd    atomic.Uint64 // turns up to this sequence number were lost, and others may have their numbers. Set by read
+	created    atomic.Int64  // when the stream was made, in nanoseconds since 1970. Set by read
 	turnsOut   atomic.Int64  // turns that were published and not acknowledged
 	isAway     atomic.Bool   // the stream does not answer
 	isStuck    atomic.Bool   // the stream stores nothing
@@ -212,13 +215,12 @@ func (s *Stream) start(e Engine) {
 
 // run makes contact, and then watches the stream.
 func (s *Stream) run() {
-	created, ok := s.makeContact()
-	if !ok {
+	if !s.makeContact() {
 		return
 	}
 	s.running.Go(s.read)
 	s.running.Go(s.tellPresence)
-	s.watch(created)
+	s.watch()
 }
 
 // Close ends everything, and waits for that, at most so long: a node that is frozen takes no
@@ -282,17 +284,21 @@ func (s *Stream) out() *protocol.Disconnect {
 	return nil
 }
 
-// makeContact looks for the stream until it is there, and makes it if it is missing. It
-// returns when the stream was made.
-func (s *Stream) makeContact() (created time.Time, ok bool) {
+// makeContact tries to reach the stream until it succeeds, and makes the stream if it is
+// missing. It reports false if the Stream was closed before.
+func (s *Stream) makeContact() bool {
 	subscribed := false
 	since := time.Now()
 	for {
-		if !subscribed {
-			subscribed = s.engine.Subscribe(hearPrefix+">", s.arrive) == nil && s.engine.Subscribe(hereSubject, s.hearPresence) == nil
-		}
 		var err error
-		if created, err = s.reach(); err == nil && subscribed {
+		if !subscribed {
+			err = s.subscribe()
+			subscribed = err == nil
+		}
+		if subscribed {
+			err = s.reach()
+		}
+		if err == nil {
 			break
 		}
 		if isLate := time.Since(since) >= awayAfter; isLate || s.engine.IsConnected() {
@@ -303,7 +309,7 @@ func (s *Stream) makeContact() (created time.Time, ok bool) {
 			s.leaveNode() // it may be cut off from the others
 		}
 		if !s.sleep(3 * retryDelay) {
-			return created, false
+			return false
 		}
 	}
 	s.isAway.Store(false)
@@ -311,25 +317,33 @@ func (s *Stream) makeContact() (created time.Time, ok bool) {
 	if err := s.engine.Serve("chat", s.options.Version, s.options.Metadata, s.options.Stats); err != nil {
 		s.monitor.Logf("nats service", "nats: not registered as a service: %v", err)
 	}
-	return created, true
+	return true
 }
 
-// reach asks once for what is needed of the stream, and notes it. It returns when the stream
-// was made.
-func (s *Stream) reach() (created time.Time, err error) {
+// subscribe subscribes to what the stream stores, and to what other servers tell.
+func (s *Stream) subscribe() error {
+	if err := s.engine.Subscribe(hearPrefix+">", s.arrive); err != nil {
+		return err
+	}
+	return s.engine.Subscribe(hereSubject, s.hearPresence)
+}
+
+// reach asks once for what is needed of the stream, and notes it.
+func (s *Stream) reach() error {
 	info, err := s.ensure()
 	if err != nil {
-		return created, err
+		return err
 	}
 	secret, err := s.sharedSecret()
 	if err != nil {
-		return created, fmt.Errorf("the secret: %w", err)
+		return fmt.Errorf("the secret: %w", err)
 	}
 	s.check(info)
 	s.secret = secret
 	s.cursor.Store(info.State.LastSeq)
+	s.created.Store(info.Created.UnixNano())
 	s.looks.note(s.looks.begin(), info)
-	return info.Created, nil
+	return nil
 }
 
 // leaveNode connects anew, to another node if there is one, but at most once in

@@ -736,6 +736,53 @@ func TestTheStreamIsReplaced(t *testing.T) {
 	})
 }
 
+// The stream has lost its end, as after a power cut, and has grown beyond it before anybody
+// looked three times. That is noticed by what comes under numbers that were read before, and
+// by what is stored under the last of them now.
+func TestTheStreamGoesBackwardsAndGrowsAgain(t *testing.T) {
+	for _, isHeard := range []bool{true, false} {
+		onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+			one, two := start(t, nats), start(t, nats)
+			ada, bob := one.join(""), two.join("")
+			for i := range 5 {
+				ada.say(fmt.Sprint(i))
+				ada.settle(100 * time.Millisecond)
+			}
+			bob.settle(100 * time.Millisecond)
+			last := ada.heard[4].ID
+			bob.said = ada.said
+			nats.Cut("CHAT", 3)
+			one.conn.SetCut(!isHeard)
+			for _, text := range []string{"a", "b", "c", "d"} {
+				bob.say(text)
+				bob.settle(50 * time.Millisecond)
+				if isHeard {
+					ada.settle(2 * time.Second) // nothing is noticed twice
+				}
+			}
+			one.conn.SetCut(false)
+			ada.settle(3 * time.Second)
+			bob.settle(3 * time.Second)
+			for _, r := range []*room{ada, bob} {
+				if want := []string{natslog.Replaced.Reason}; !slices.Equal(r.lost, want) {
+					t.Fatalf("was told %q", r.lost)
+				}
+				all := r.startTexts()
+				if all = append(all, r.texts()...); strings.Join(all, " ") != "0 1 a b c d" {
+					t.Errorf("the room has %q", all)
+				}
+				if r.LostID() < last {
+					t.Errorf("%d is lost, and %d are", last, r.LostID())
+				}
+			}
+			one.wantLogged(1, "is not what was read")
+			if n := ada.LostID(); n > ada.EndID() {
+				t.Errorf("turns up to %d count as lost, and the room ends at %d", n, ada.EndID())
+			}
+		})
+	}
+}
+
 // A message that is no turn, and looks like an answer of JetStream or has a header that cannot be
 // read, is skipped by those who hear it and by those who read it, wherever it is.
 func TestMessagesThatLookLikeAnswers(t *testing.T) {
@@ -818,6 +865,28 @@ func TestANodeThatLagsIsLeft(t *testing.T) {
 		if n := one.conn.Reconnects(); n < 1 || n > 2 {
 			t.Errorf("connected anew %d times in five seconds", n)
 		}
+	})
+}
+
+// The stream is made anew, and is spoken in, before this server looks at it: its clients are
+// disconnected once.
+func TestTheStreamIsMadeAnewAndSpokenIn(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		ada := one.join("")
+		ada.say("before")
+		ada.settle(time.Second)
+		config := strings.Replace(nats.Config("CHAT"), `"first_seq":`, `"first_seq":1`, 1)
+		nats.Delete("CHAT")
+		if _, err := one.conn.Request(t.Context(), &natslog.Message{Subject: "$JS.API.STREAM.CREATE.CHAT", Data: []byte(config)}); err != nil {
+			t.Fatal(err)
+		}
+		ada.say("after")
+		ada.settle(5 * time.Second)
+		if want := []string{natslog.Replaced.Reason}; !slices.Equal(ada.lost, want) {
+			t.Errorf("was told %q", ada.lost)
+		}
+		one.wantLogged(0, "while this server was away")
 	})
 }
 

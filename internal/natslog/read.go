@@ -35,8 +35,8 @@ func (s *Stream) read() {
 	quiet := time.NewTimer(quietTime)
 	defer quiet.Stop()
 	errors := 0
-	fetch := func(until uint64) {
-		if s.catchUp(until) {
+	note := func(succeeded bool) {
+		if succeeded {
 			errors = 0
 		} else if errors++; errors == maxErrors {
 			errors = 0
@@ -50,17 +50,18 @@ func (s *Stream) read() {
 		case m := <-s.arrived:
 			seq := sequence(m)
 			switch cursor := s.cursor.Load(); {
-			case seq <= cursor:
 			case seq == cursor+1:
 				s.take(m, seq)
-			default:
+			case seq > cursor:
 				s.monitor.Broke()
-				fetch(seq)
+				note(s.catchUp(seq))
+			case s.recent.hasOther(m, seq):
+				note(s.rewind(seq))
 			}
 		case <-quiet.C:
-			fetch(0)
+			note(s.catchUp(0))
 		case <-s.nudge:
-			fetch(0)
+			note(s.catchUp(0))
 		case do := <-s.orders:
 			do()
 		}
@@ -80,6 +81,7 @@ func (s *Stream) take(m *Message, seq uint64) {
 	}
 	s.mu.Unlock()
 	s.answered.setNow(s.begun)
+	s.recent.add(m, seq)
 	s.cursor.Store(seq)
 	if seq >= s.wanted.Load() {
 		s.tellWanted()
@@ -87,12 +89,20 @@ func (s *Stream) take(m *Message, seq uint64) {
 }
 
 // catchUp fetches what is after the cursor, up to a sequence number that is known to be
-// there, 0 for none, and to the end of what a node has. It reports false if that fails.
+// there, 0 for none, and to the end of what a node has. It reports false if that fails. The
+// turn at the cursor comes, too: if it is another one now, so may be those before it.
 func (s *Stream) catchUp(until uint64) bool {
 	for attempts := 0; ; attempts++ {
-		fetched, isBehind := 0, false
-		end, err := s.fetch(s.ctx, sayPrefix+">", s.cursor.Load()+1, func(m *Message, seq uint64) {
-			if isBehind = isBehind || seq > s.cursor.Load()+1; isBehind {
+		fetched, isBehind, isOther := 0, false, false
+		begin := s.cursor.Load()
+		from := begin + 1
+		if s.recent.has(begin) {
+			from = begin
+		}
+		end, err := s.fetch(s.ctx, sayPrefix+">", from, func(m *Message, seq uint64) {
+			isOther = isOther || seq == begin && s.recent.hasOther(m, seq)
+			isBehind = isBehind || seq > s.cursor.Load()+1
+			if seq == begin || isOther || isBehind {
 				return
 			}
 			fetched++
@@ -105,6 +115,8 @@ func (s *Stream) catchUp(until uint64) bool {
 		switch {
 		case s.ctx.Err() != nil:
 			return true
+		case isOther:
+			return s.rewind(begin)
 		case isBehind:
 			return s.jump()
 		case err != nil:
@@ -156,6 +168,11 @@ func (s *Stream) tellWanted() {
 
 // restart begins anew at the end of the stream. Clients are disconnected for a reason.
 func (s *Stream) restart(info *nats.StreamInfo, reason *protocol.Disconnect) {
+	if reason == &Replaced {
+		s.lostEnd.Store(max(s.lostEnd.Load(), s.cursor.Load()))
+	}
+	s.recent = recentTurns{}
+	s.created.Store(info.Created.UnixNano())
 	s.cursor.Store(info.State.LastSeq)
 	s.everyLog(func(l *Log) { l.lose(reason) })
 }
@@ -163,18 +180,64 @@ func (s *Stream) restart(info *nats.StreamInfo, reason *protocol.Disconnect) {
 // jump begins anew when the stream no longer has what is after the cursor: the server was away
 // while more was said in a room than is kept. It reports false if that fails.
 func (s *Stream) jump() bool {
-	cursor := s.cursor.Load()
 	info, err := s.info()
-	if err == nil && info.State.LastSeq < cursor {
+	if err == nil && info.State.LastSeq < s.cursor.Load() {
 		err = errBehind
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		s.complain("nats fetch", "nats: the stream cannot be read: %v", err)
 		return false
+	case info.Created.UnixNano() == s.created.Load():
+		s.monitor.Logf("nats behind", "nats: the stream %s no longer has all that was said while this server was away", streamName)
+		s.restart(info, &OutOfReach)
 	}
-	s.monitor.Logf("nats behind", "nats: the stream %s no longer has all that was said while this server was away", streamName)
-	s.restart(info, &OutOfReach)
+	return true // or the stream was made anew, which watch sees within a second
+}
+
+// rewind begins anew when the stream has lost its end and has grown again: the leader has
+// another turn under a sequence number than was read under it. It reports false if that is not
+// so, or cannot be found out.
+func (s *Stream) rewind(seq uint64) bool {
+	m, err := s.at(seq)
+	if err != nil || m == nil || !s.recent.hasOther(m, seq) {
+		return false
+	}
+	info, err := s.info()
+	if err != nil {
+		return false
+	}
+	s.monitor.Logf("nats stream", "nats: the stream %s has lost turns: %d is not what was read", streamName, seq)
+	s.restart(info, &Replaced)
 	return true
+}
+
+// recentTurns are the ids of the last turns that were read, by the remainder of their sequence
+// numbers.
+type recentTurns [4096]struct {
+	seq uint64
+	id  string
+}
+
+// add adds a turn.
+func (r *recentTurns) add(m *Message, seq uint64) {
+	r[seq%uint64(len(r))] = struct {
+		seq uint64
+		id  string
+	}{seq, m.header("Nats-Msg-Id")}
+}
+
+// has reports whether the id of the turn with a sequence number is known.
+func (r *recentTurns) has(seq uint64) bool {
+	turn := r[seq%uint64(len(r))]
+	return turn.seq == seq && turn.id != ""
+}
+
+// hasOther reports whether another turn was read under the sequence number. It reports false if
+// that is not known.
+func (r *recentTurns) hasOther(m *Message, seq uint64) bool {
+	turn := r[seq%uint64(len(r))]
+	return seq > 0 && turn.seq == seq && turn.id != m.header("Nats-Msg-Id")
 }
 
 // skip moves the cursor over turns that were deleted, unless it has moved.
@@ -234,7 +297,6 @@ func (ls *looks) endsBelow(seq uint64, since int64) bool {
 
 // A watcher finds out what has become of the stream.
 type watcher struct {
-	created   time.Time // the stream
 	answered  time.Time // when something last came from the stream
 	backwards int       // looks running that showed the stream's end below the cursor
 	missing   int       // looks running that showed no stream
@@ -245,9 +307,9 @@ type watcher struct {
 }
 
 // watch looks at the stream once a lookInterval.
-func (s *Stream) watch(created time.Time) {
+func (s *Stream) watch() {
 	now := time.Now()
-	w := watcher{created: created, answered: now, moved: now}
+	w := watcher{answered: now, moved: now}
 	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()
 	for {
@@ -301,7 +363,7 @@ func (s *Stream) look(w *watcher) {
 		w.backwards = 0
 	}
 	switch {
-	case !info.Created.Equal(w.created):
+	case info.Created.UnixNano() != s.created.Load():
 		s.monitor.Logf("nats stream", "nats: the stream %s was made anew", streamName)
 	case w.backwards >= looksBefore:
 		s.monitor.Logf("nats stream", "nats: the stream %s has lost turns: it ends at %d, and %d was read", streamName, end, cursor)
@@ -309,7 +371,7 @@ func (s *Stream) look(w *watcher) {
 		s.lookForSilence(w, end, now)
 		return
 	}
-	w.created, w.backwards, w.moved = info.Created, 0, now
+	w.backwards, w.moved = 0, now
 	s.order(func() { s.restart(info, &Replaced) })
 }
 

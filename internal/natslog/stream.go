@@ -187,6 +187,13 @@ func (s *Stream) next(subject string, from uint64) (m *Message, seq uint64, err 
 	return s.get(map[string]any{"next_by_subj": subject, "seq": from})
 }
 
+// at asks the stream's leader for the turn with a sequence number. It returns nil if there is
+// none.
+func (s *Stream) at(seq uint64) (*Message, error) {
+	m, _, err := s.get(map[string]any{"seq": seq})
+	return m, err
+}
+
 // get asks the stream's leader for one turn. It returns nil and 0 if there is none. A header
 // that cannot be read is left out.
 func (s *Stream) get(request map[string]any) (m *Message, seq uint64, err error) {
