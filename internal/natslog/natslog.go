@@ -334,7 +334,9 @@ func (s *Stream) reach() error {
 	if err != nil {
 		return err
 	}
-	secret, err := s.sharedSecret()
+	var offer [32]byte
+	rand.Read(offer[:])
+	secret, err := s.sharedSecret(offer)
 	if err != nil {
 		return fmt.Errorf("the secret: %w", err)
 	}

@@ -227,6 +227,26 @@ func TestTheSecretIsShared(t *testing.T) {
 	})
 }
 
+// A stream that is gone with the bucket beside it gets the secret again from who has it, so that a
+// server that starts later has the same.
+func TestTheSecretOutlivesTheStream(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		nats.Delete("KV_chat")
+		nats.Delete("CHAT")
+		time.Sleep(10 * time.Second)
+		if start(t, nats).Secret() != one.Secret() {
+			t.Error("the server that started later has another secret")
+		}
+		nats.Delete("KV_chat")
+		two := start(t, nats)
+		nats.Delete("CHAT")
+		time.Sleep(10 * time.Second)
+		one.wantLogged(1, "other servers have another secret")
+		two.wantLogged(0, "another secret")
+	})
+}
+
 // Whatever becomes of answers, connections and the engine, what is said is stored and heard
 // once, in the order in which it was said.
 func TestNothingIsLostOrDoubled(t *testing.T) {

@@ -304,6 +304,7 @@ type watcher struct {
 	cursor    uint64    // at the last look
 	moved     time.Time // when the cursor had moved, or was at the end
 	gone      int       // looks running that showed nothing between the cursor and the end
+	isAnew    bool      // the stream was made anew, and may lack the secret
 }
 
 // watch looks at the stream once a lookInterval.
@@ -356,6 +357,9 @@ func (s *Stream) look(w *watcher) {
 		s.monitor.Logf("nats away", "nats: the stream %s is within reach again", streamName)
 	}
 	s.looks.note(number, info)
+	if w.isAnew && s.keepSecret() {
+		w.isAnew = false
+	}
 	end := info.State.LastSeq
 	if end < cursor {
 		w.backwards++
@@ -365,6 +369,7 @@ func (s *Stream) look(w *watcher) {
 	switch {
 	case info.Created.UnixNano() != s.created.Load():
 		s.monitor.Logf("nats stream", "nats: the stream %s was made anew", streamName)
+		w.isAnew = true
 	case w.backwards >= looksBefore:
 		s.monitor.Logf("nats stream", "nats: the stream %s has lost turns: it ends at %d, and %d was read", streamName, end, cursor)
 	default:

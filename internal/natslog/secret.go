@@ -2,7 +2,6 @@ package natslog
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -18,8 +17,9 @@ const (
 	secretSubject = "$KV.chat.secret"
 )
 
-// sharedSecret returns the secret that all servers share. The first one makes it.
-func (s *Stream) sharedSecret() (secret [32]byte, err error) {
+// sharedSecret returns the secret that all servers share: the stored one, or the offered one,
+// which it stores if there is none.
+func (s *Stream) sharedSecret(offer [32]byte) (secret [32]byte, err error) {
 	if err := s.ensureBucket(); err != nil {
 		return secret, err
 	}
@@ -30,10 +30,9 @@ func (s *Stream) sharedSecret() (secret [32]byte, err error) {
 		if ok || err != nil {
 			return secret, err
 		}
-		rand.Read(secret[:])
 		m := &Message{
 			Subject: secretSubject,
-			Data:    []byte(hex.EncodeToString(secret[:])),
+			Data:    []byte(hex.EncodeToString(offer[:])),
 			Header:  map[string][]string{nats.ExpectedLastSubjSeqHdr: {"0"}}, // the first wins
 		}
 		a, err := s.engine.Request(ctx, m)
@@ -42,7 +41,7 @@ func (s *Stream) sharedSecret() (secret [32]byte, err error) {
 		}
 		err = readAnswer(a, new(struct{}))
 		if err == nil {
-			return secret, nil
+			return offer, nil
 		}
 		if !isCode(err, codeWrongLast, codeWrongLast2) {
 			return secret, err
@@ -51,6 +50,20 @@ func (s *Stream) sharedSecret() (secret [32]byte, err error) {
 			return secret, ctx.Err()
 		}
 	}
+}
+
+// keepSecret stores the secret again if NATS has lost it with the stream. It reports false if
+// it is to be called again.
+func (s *Stream) keepSecret() bool {
+	stored, err := s.sharedSecret(s.secret)
+	if err != nil {
+		s.complain("nats secret", "nats: the secret: %v", err)
+		return false
+	}
+	if stored != s.secret {
+		s.monitor.Logf("nats secret", "nats: other servers have another secret: user ids differ until this one is restarted")
+	}
+	return true
 }
 
 // storedSecret returns the secret that is in the bucket, if there is one.
