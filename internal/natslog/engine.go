@@ -183,6 +183,7 @@ func (e *apiError) Error() string { return fmt.Sprintf("%s (%d)", e.Description,
 // Error codes of JetStream.
 const (
 	codeNoMessage  = 10037
+	codeTooLarge   = 10054
 	codeNameInUse  = 10058
 	codeNoStream   = 10059
 	codeWrongLast  = 10071

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"chat/internal/presence"
@@ -49,6 +50,8 @@ type turn struct {
 	senders []any
 	begun   time.Time
 	overdue bool // clients were disconnected because it is under way for so long
+
+	isTooLarge atomic.Bool // the stream refuses it
 }
 
 // An opened is a room as it was read from the stream.
@@ -191,7 +194,11 @@ func (l *Log) publish(t *turn) {
 		if l.ctx.Err() == nil {
 			s.complain("nats publish", "nats: %s: a turn is said again: %v", l.subject, err)
 		}
-		s.noteStuck(t, err)
+		if isCode(err, codeTooLarge) {
+			t.isTooLarge.Store(true) // others are stored
+		} else {
+			s.noteStuck(t, err)
+		}
 		if !sleep(l.ctx, retryDelay) {
 			return
 		}
@@ -247,7 +254,7 @@ func (l *Log) Take() Taken {
 	if u := l.underWay; u != nil && !u.overdue && time.Since(u.begun) >= awayAfter {
 		u.overdue = true
 		t.Lost = &OutOfReach
-		if acked == 0 {
+		if acked == 0 && !u.isTooLarge.Load() {
 			l.stream.noteStuck(u, errOverdue) // newcomers are refused from the same moment on
 		}
 	}

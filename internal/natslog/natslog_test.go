@@ -196,12 +196,12 @@ func TestTheStreamIsMade(t *testing.T) {
 			t.Error("the servers have different secrets")
 		}
 		nats.Delete("CHAT")
-		strange := &natslog.Message{Subject: "$JS.API.STREAM.CREATE.CHAT", Data: []byte(`{"name":"CHAT","subjects":["chat.>"],"storage":"memory","discard":"new"}`)}
+		strange := &natslog.Message{Subject: "$JS.API.STREAM.CREATE.CHAT", Data: []byte(`{"name":"CHAT","subjects":["chat.>","other"],"storage":"memory","discard":"new","max_msg_size":1000}`)}
 		if _, err := one.conn.Request(t.Context(), strange); err != nil {
 			t.Error(err)
 		}
-		start(t, nats).wantLogged(1, "is used as it is, without file storage, allow_direct, republish from chat.> to said.>, "+
-			"max_msgs_per_subject 3000, discard old, max_age 1h0m0s, as -keep says, 3 replicas")
+		start(t, nats).wantLogged(1, "is used as it is, without file storage, the subject chat.> alone, allow_direct, republish from chat.> to said.>, "+
+			"max_msgs_per_subject 3000, discard old, max_msg_size 131072 or more, max_age 1h0m0s, as -keep says, 3 replicas")
 	})
 }
 
@@ -1033,6 +1033,45 @@ func TestPresence(t *testing.T) {
 		two.Close()
 		time.Sleep(10 * time.Millisecond)
 		want()
+	})
+}
+
+// What a server says of who is where fits into a message of NATS, however long names are in JSON.
+func TestPresenceIsBounded(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		longest := 0
+		other := nats.Connect()
+		defer other.Close()
+		other.Subscribe("chat-here", func(m *natslog.Message) { longest = max(longest, len(m.Data)) })
+		crowd := presence.Crowd{Count: presence.MaxNames, Names: make(map[string]string)}
+		for i := range presence.MaxNames {
+			crowd.Names[fmt.Sprintf("%032x", i)] = strings.Repeat("<", 32)
+		}
+		for i := range 100 {
+			one.join(fmt.Sprint("room-", i)).Here(crowd)
+		}
+		time.Sleep(5 * time.Second)
+		if longest < 256<<10 || longest > 1<<20 {
+			t.Errorf("the longest message has %d bytes", longest)
+		}
+	})
+}
+
+// A turn that the stream refuses for its size is a matter of its room alone.
+func TestATurnThatIsTooLarge(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
+		one := start(t, nats)
+		nats.SetMaxMsgSize("CHAT", 1000)
+		ada, bob := one.join(""), one.join("team")
+		ada.say(strings.Repeat("x", 2000))
+		ada.settle(30 * time.Second)
+		if len(ada.lost) != 1 || !one.Await(t.Context(), 0) {
+			t.Errorf("the room was told %q; within reach: %v", ada.lost, one.Await(t.Context(), 0))
+		}
+		bob.say("hello")
+		bob.settle(time.Second)
+		bob.want("hello")
 	})
 }
 

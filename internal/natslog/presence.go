@@ -87,7 +87,7 @@ func (h *here) encode() []byte {
 	for _, room := range bySize {
 		c := rooms[room]
 		for userID, name := range c.Names {
-			size += len(userID) + 2*len(name) + 8
+			size += len(userID) + 6*len(name) + 8 // JSON may need six bytes for one
 		}
 		if size > maxHere {
 			rooms[room] = presence.Crowd{Count: c.Count}

@@ -141,10 +141,12 @@ func (s *Stream) check(info *nats.StreamInfo) {
 		}
 	}
 	note(is.Storage != want.Storage, "file storage")
+	note(!slices.Equal(is.Subjects, want.Subjects), fmt.Sprintf("the subject %s> alone", sayPrefix))
 	note(!is.AllowDirect, "allow_direct")
 	note(is.RePublish == nil || *is.RePublish != *want.RePublish, fmt.Sprintf("republish from %s> to %s>", sayPrefix, hearPrefix))
 	note(is.MaxMsgsPerSubject != want.MaxMsgsPerSubject, fmt.Sprintf("max_msgs_per_subject %d", maxTurns))
 	note(is.Discard != want.Discard, "discard old")
+	note(is.MaxMsgSize > 0 && is.MaxMsgSize < maxTurn, fmt.Sprintf("max_msg_size %d or more", maxTurn))
 	note(is.MaxAge != want.MaxAge, fmt.Sprintf("max_age %v, as -keep says", want.MaxAge))
 	note(is.Replicas < want.Replicas, fmt.Sprintf("%d replicas", want.Replicas))
 	if len(lacks) > 0 {
