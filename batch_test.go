@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"chat/internal/backlog"
+	"chat/internal/history"
 	"chat/internal/metrics"
 	"chat/internal/protocol"
 	"chat/internal/queue"
@@ -272,7 +273,10 @@ func TestNothingIsFramedForNobody(t *testing.T) {
 }
 
 // newTestHub returns a hub that does not run yet.
-func newTestHub() *Hub { return newHub(ratelog.New(), metrics.New(), 0) }
+func newTestHub() *Hub { return newHubOn(&localLog{history: history.New(time.Now(), 0)}) }
+
+// newHubOn returns a hub that does not run yet, with a log.
+func newHubOn(log roomLog) *Hub { return newHub(ratelog.New(), metrics.New(), backlog.New(), log) }
 
 // joinHub registers a client that has no connection with a hub that does not run yet. The
 // hub leaves what it sends to the client in the client's queue.

@@ -17,6 +17,7 @@ import (
 	"chat/internal/cork"
 	"chat/internal/history"
 	"chat/internal/inbound"
+	"chat/internal/natslog"
 	"chat/internal/protocol"
 	"chat/internal/queue"
 	"chat/internal/socket"
@@ -89,7 +90,8 @@ type Client struct {
 	name        string // "" if it gave none
 	userID      string // tells apart people of one name
 	resumeAfter history.Position
-	pageURL     string // at which other machines open the room; "" if the client is not to know
+	arrival     natslog.Arrival // 0 before it asked a shared log to be admitted. Owned by the hub
+	pageURL     string          // at which other machines open the room; "" if the client is not to know
 
 	admitted   chan struct{}        // closed by the hub when the client is in the room
 	send       *queue.Queue[*batch] // closed by startClose; only writePump takes from it

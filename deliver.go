@@ -2,12 +2,14 @@ package main
 
 import (
 	"sync"
+	"time"
 
 	"chat/internal/protocol"
 	"chat/internal/queue"
 )
 
-// How batches get into queues and become frames, and frames writes. The invariants:
+// How messages get into the log and from it into batches, batches into queues, and from there
+// into frames and writes. The invariants:
 //
 //   - The hub alone puts batches into queues, and never waits for a client to take one.
 //   - writePump alone writes data frames and pings, and alone holds frames back. At any time
@@ -35,6 +37,136 @@ const maxCorked = 2
 // make room in a full backlog. The queue of a client that reads has fewer.
 const shedLength = 8
 
+// commitWait is how long a stop, or a client that leaves, waits at most until its messages are
+// in the log and delivered. A stop has the rest of its five seconds for close handshakes.
+const commitWait = 2 * time.Second
+
+// say hands a message to the log, unless its sender was disconnected as a slow consumer since
+// it sent it.
+func (h *Hub) say(m message) {
+	h.received++
+	if !m.sender.isSlowConsumer() {
+		h.log.say(m)
+	}
+}
+
+// drainBroadcast hands up to n messages from the channel to the log, and returns how many. It
+// stops when the log is full.
+func (h *Hub) drainBroadcast(n int) (drained int) {
+	for ; drained < n && !h.log.isFull(); drained++ {
+		h.say(<-h.broadcast)
+	}
+	return drained
+}
+
+// deliver sends what the log hands back, in as few batches as it fits into. A repeat, which
+// its sender sent again because it did not know whether the first arrived, is answered to its
+// sender alone.
+func (h *Hub) deliver() {
+	now := time.Now()
+	taken, lost := h.log.take()
+	if lost != nil {
+		h.dropAll(*lost)
+	}
+	for _, m := range taken {
+		if m.isRepeat {
+			h.flush() // first what was said before
+			if h.clients[m.repeatTo] {
+				h.enqueue(m.repeatTo, newRepeat(m.entry))
+			}
+			continue
+		}
+		said := protocol.Message{Name: m.name, Text: m.text}
+		h.scratch = said.AppendClassic(h.scratch[:0])
+		encoded := [protocol.NumProtocols][]byte{protocol.Classic: h.scratch, protocol.ChatV1: m.entry.Payload}
+		if !h.builder.fits(encoded) {
+			h.flush()
+		}
+		h.builder.add(encoded, h.clientsByProtocol, now)
+	}
+	h.flush()
+	h.noteLast()
+	h.completeLeaves()
+	h.admitWaiting()
+}
+
+// flush queues the batch that was built, if there is one, for every client.
+func (h *Hub) flush() {
+	messages, firstAt := h.builder.messages, h.builder.firstAt
+	if messages == 0 {
+		return
+	}
+	b := h.builder.take()
+	b.expect(len(h.clients), h.ticks.Load(), h.backlog)
+	h.coalescer.begin(b, messages, len(h.clients))
+	queued := 0
+	for c := range h.clients {
+		if h.enqueue(c, b) {
+			queued++
+		}
+	}
+	h.coalescer.queued()
+	h.counters.Fanout.Add(time.Since(firstAt))
+	h.counters.Batches.Add(1)
+	h.counters.Messages.Add(int64(messages))
+	h.counters.Deliveries.Add(int64(messages * queued))
+	if h.backlog.IsFull() {
+		h.shed()
+	}
+}
+
+// noteLast sets the atomic fields that show what was said.
+func (h *Hub) noteLast() {
+	id, severalSpoke := h.log.last()
+	if h.log.pending() > 0 {
+		id = max(id, 1) // something was said, though it has no id yet
+	}
+	if last := h.lastID.Load(); id > last || last == 1 { // 1 is no message's id
+		h.lastID.Store(id)
+		h.severalSpoke.Store(severalSpoke)
+	}
+}
+
+// A pendingLeave is a leave that waits until the client's messages are delivered.
+type pendingLeave struct {
+	leave
+	after int64 // how many messages the hub must have received, and delivered
+	since int64 // tick
+}
+
+// completeLeaves drops the clients whose messages were delivered, and those that have waited
+// for commitWait.
+func (h *Hub) completeLeaves() {
+	delivered := h.received - int64(h.log.pending())
+	for len(h.leaving) > 0 {
+		l := h.leaving[0]
+		if l.after > delivered && time.Duration(h.ticks.Load()-l.since)*tickPeriod <= commitWait {
+			return
+		}
+		h.leaving = h.leaving[1:]
+		h.drop(l.client, l.reason)
+	}
+}
+
+// awaitCommit hands the messages in the channel to the log, and delivers them when they are in
+// it. It gives up after commitWait.
+func (h *Hub) awaitCommit() {
+	timeout := time.NewTimer(commitWait)
+	defer timeout.Stop()
+	for left := len(h.broadcast); ; {
+		left -= h.drainBroadcast(left)
+		h.deliver()
+		if left == 0 && h.log.pending() == 0 {
+			return
+		}
+		select {
+		case <-h.log.ready():
+		case <-timeout.C:
+			return
+		}
+	}
+}
+
 // shed disconnects the clients that are far behind.
 func (h *Hub) shed() {
 	for c := range h.clients {
@@ -56,7 +188,7 @@ func (h *Hub) enqueue(c *Client, b *batch) bool {
 }
 
 // offerNotice queues a batch for the clients that speak p, except those whose queue is
-// full: they have something better to read.
+// full: such a client is not idle, and the next notice replaces this one.
 func (h *Hub) offerNotice(p protocol.Protocol, b *batch) {
 	if b != ping {
 		b.expect(h.clientsByProtocol[p], h.ticks.Load(), h.backlog)

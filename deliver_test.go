@@ -300,3 +300,39 @@ func TestReplaysAreNotCopied(t *testing.T) {
 		chat.wantClients(1)
 	})
 }
+
+// lateLog is a log that hands nothing back before it is told to.
+type lateLog struct {
+	localLog
+	isLate bool
+}
+
+func (l *lateLog) take() ([]committed, *protocol.Disconnect) {
+	if l.isLate {
+		return nil, nil
+	}
+	return l.localLog.take()
+}
+
+// A client that leaves waits until what it said is delivered, and no longer: what a slow consumer
+// said before it was found to be one does not count.
+func TestALeaveWaitsForItsMessagesAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // where the timer of a close handshake never fires
+		log := &lateLog{localLog: localLog{history: history.New(time.Now(), 0)}, isLate: true}
+		h := newHubOn(log)
+		speaker, slow := joinHub(h, protocol.ChatV1), joinHub(h, protocol.ChatV1)
+		h.broadcast <- message{sender: speaker, ClientMessage: protocol.ClientMessage{Text: "hello"}}
+		h.publishWaiting()
+		h.broadcast <- message{sender: slow, ClientMessage: protocol.ClientMessage{Text: "never"}}
+		h.drop(slow, slowConsumer)
+		h.leave(leave{speaker, goodbye})
+		if !h.clients[speaker] {
+			t.Error("the client has left before its message was delivered")
+		}
+		log.isLate = false
+		h.publishWaiting()
+		if h.clients[speaker] {
+			t.Error("the client is still there")
+		}
+	})
+}

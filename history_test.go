@@ -157,7 +157,7 @@ func TestALongBatchIsAppended(t *testing.T) {
 		for range n {
 			log.say(message{&Client{}, protocol.ClientMessage{Text: strings.Repeat("x", protocol.MaxText)}})
 		}
-		taken := log.take()
+		taken, _ := log.take()
 		text, err := os.ReadFile(filepath.Join(dir, "lobby.jsonl"))
 		if lines := strings.Count(string(text), "\n"); len(taken) != n || lines != n {
 			t.Errorf("%d of %d messages are taken, and %d in the file: %v", len(taken), n, lines, err)

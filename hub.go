@@ -9,6 +9,7 @@ import (
 	"chat/internal/backlog"
 	"chat/internal/history"
 	"chat/internal/metrics"
+	"chat/internal/natslog"
 	"chat/internal/presence"
 	"chat/internal/protocol"
 	"chat/internal/ratelog"
@@ -20,8 +21,8 @@ const tickPeriod = time.Second
 // broadcastSize is how many messages may wait for the hub before their senders do.
 const broadcastSize = 256
 
-// Hub runs one room. One goroutine, run, owns everything under "owned by run"; everyone
-// else reaches it through the channels, and reads the atomic fields.
+// Hub runs one room. One goroutine, run, owns everything under "owned by run". Everyone else
+// uses the channels, reads the atomic fields, and reports to the coalescer.
 type Hub struct {
 	register     chan *Client                 // clients that come in
 	unregister   chan leave                   // clients that go out
@@ -33,20 +34,23 @@ type Hub struct {
 	logger       *ratelog.Logger
 	counters     *metrics.Counters
 	backlog      *backlog.Backlog // of all rooms
-	lastID       atomic.Int64     // of the last message; 0 before the first, 1 while it is not known. Set by run
+	coalescer    *coalescer       // when run takes the next messages. Pumps call messageWaits and mostWritten, run the rest
+	lastID       atomic.Int64     // of the last message; 0 before the first; 1, which none has, while it is not known. Set by run
 	ticks        atomic.Int64     // tick periods since run began, from 1 on. Set by run
 	severalSpoke atomic.Bool      // more than one user said something. Set by run
 
 	// owned by run
-	clients           map[*Client]bool
+	clients           map[*Client]bool           // that are in the room
+	waiting           map[*Client]int64          // that the log does not admit yet, and the tick since which they wait
+	leaving           []pendingLeave             // in the order in which the clients leave
 	clientsByProtocol [protocol.NumProtocols]int // how many of the clients speak each
 	members           *presence.Members          // the users behind the clients
 	log               roomLog                    // the order of messages, and the last of them
 	builder           batchBuilder               // messages taken from the log and not yet queued
-	coalescer         *coalescer                 // when to take the next; writePumps tell it what is written
 	scratch           []byte                     // one message in the classic protocol, while it is added
+	received          int64                      // messages taken from the broadcast channel
 	pingedAt          time.Time                  // when all clients were last pinged
-	waits                                        // what waits for the log
+	logWaited         time.Duration              // how long a stop waited for the log: closeWait is shorter by that
 }
 
 // A leave is a client that goes out, and why.
@@ -61,9 +65,9 @@ type message struct {
 	protocol.ClientMessage
 }
 
-// newHub returns a room without clients, in memory alone, and with ids above afterID. Its
-// owner calls run.
-func newHub(logger *ratelog.Logger, counters *metrics.Counters, afterID int64) *Hub {
+// newHub returns a room without clients, whose messages are in a log. A backlog, of all rooms,
+// bounds what waits to be written. The caller calls run, and never uses the log again.
+func newHub(logger *ratelog.Logger, counters *metrics.Counters, backlog *backlog.Backlog, log roomLog) *Hub {
 	now := time.Now()
 	broadcast := make(chan message, broadcastSize)
 	return &Hub{
@@ -75,11 +79,11 @@ func newHub(logger *ratelog.Logger, counters *metrics.Counters, afterID int64) *
 		stopped:      make(chan struct{}),
 		logger:       logger,
 		counters:     counters,
-		backlog:      backlog.New(),
+		backlog:      backlog,
 		clients:      make(map[*Client]bool),
-		waits:        waits{held: make(map[*Client]int64)},
+		waiting:      make(map[*Client]int64),
 		members:      presence.New(now),
-		log:          &localLog{history: history.New(now, afterID)},
+		log:          log,
 		coalescer:    newCoalescer(broadcast),
 		pingedAt:     now,
 	}
@@ -101,13 +105,14 @@ func offer[T any](h *Hub, ch chan<- T, v T) bool {
 func (h *Hub) run(ctx context.Context) {
 	defer close(h.stopped)
 	h.ticks.Store(1)
-	h.openLog()
+	h.log.open()
+	h.noteLast()
 	ticker := time.NewTicker(tickPeriod)
 	defer ticker.Stop()
 	for {
-		broadcast, committed := h.broadcast, h.log.ready()
+		broadcast, ready := h.broadcast, h.log.ready()
 		if h.coalescer.holds { // after a batch, until most clients have it: see coalescer
-			broadcast, committed = nil, nil
+			broadcast, ready = nil, nil
 		}
 		if h.log.isFull() {
 			broadcast = nil
@@ -120,7 +125,7 @@ func (h *Hub) run(ctx context.Context) {
 			h.leave(l)
 		case m := <-broadcast:
 			h.publish(m)
-		case <-committed:
+		case <-ready:
 			h.deliver()
 		case <-h.coalescer.ended:
 			h.coalescer.release()
@@ -139,14 +144,35 @@ func (h *Hub) run(ctx context.Context) {
 	}
 }
 
-// join registers a client, or holds it until the log can tell what it missed. One that speaks
-// ChatV1 is told in the same turn where it is and what it missed, so that there is neither a
-// gap nor an overlap before what is said next.
+// admitTimeout is how long a client may wait for the log: until the room is read, and what is
+// read has reached the message after which the client resumes.
+const admitTimeout = 10 * time.Second
+
+// join registers a client, or has it wait until the log can tell what it missed.
 func (h *Hub) join(c *Client) {
-	if !h.log.admits(c) {
-		h.hold(c)
-		return
+	if h.log.admits(c) {
+		h.admit(c)
+	} else {
+		h.waiting[c] = h.ticks.Load()
 	}
+}
+
+// admitWaiting registers the clients for which the log has caught up, and disconnects those
+// that have waited for admitTimeout.
+func (h *Hub) admitWaiting() {
+	for c, since := range h.waiting {
+		if h.log.admits(c) {
+			delete(h.waiting, c)
+			h.admit(c)
+		} else if h.ticks.Load()-since > int64(admitTimeout/tickPeriod) {
+			h.drop(c, natslog.OutOfReach)
+		}
+	}
+}
+
+// admit registers a client. One that speaks ChatV1 is told before anything else is delivered
+// where it is and what it missed, so that there is neither a gap nor an overlap.
+func (h *Hub) admit(c *Client) {
 	h.clients[c] = true
 	h.clientsByProtocol[c.protocol]++
 	h.members.Join(c.userID, c.name)
@@ -170,63 +196,8 @@ func (h *Hub) publish(m message) {
 
 // publishWaiting says the messages that are in the channel, and delivers what is in order.
 func (h *Hub) publishWaiting() {
-	h.sayWaiting(len(h.broadcast))
+	h.drainBroadcast(len(h.broadcast))
 	h.deliver()
-}
-
-// deliver sends what the log hands back, in as few batches as it fits into. A repeat, which
-// its sender sent again because it did not know whether the first arrived, is answered to its
-// sender alone.
-func (h *Hub) deliver() {
-	now := time.Now()
-	taken := h.log.take()
-	if reason := h.log.lost(); reason != nil {
-		h.dropAll(*reason)
-	}
-	for _, m := range taken {
-		if m.isRepeat {
-			h.flush() // first what was said before
-			if h.clients[m.repeatTo] {
-				h.enqueue(m.repeatTo, newRepeat(m.entry))
-			}
-			continue
-		}
-		said := protocol.Message{Name: m.name, Text: m.text}
-		h.scratch = said.AppendClassic(h.scratch[:0])
-		lines := [protocol.NumProtocols][]byte{protocol.Classic: h.scratch, protocol.ChatV1: m.entry.Payload}
-		if !h.builder.fits(lines) {
-			h.flush()
-		}
-		h.builder.add(lines, h.clientsByProtocol, now)
-	}
-	h.flush()
-	h.noteLast()
-	h.afterDelivery()
-}
-
-// flush queues the batch that was built, if there is one, for every client.
-func (h *Hub) flush() {
-	lines, firstAt := h.builder.messages, h.builder.firstAt
-	if lines == 0 {
-		return
-	}
-	b := h.builder.take()
-	b.expect(len(h.clients), h.ticks.Load(), h.backlog)
-	h.coalescer.begin(b, lines, len(h.clients))
-	queued := 0
-	for c := range h.clients {
-		if h.enqueue(c, b) {
-			queued++
-		}
-	}
-	h.coalescer.queued()
-	h.counters.Fanout.Add(time.Since(firstAt))
-	h.counters.Batches.Add(1)
-	h.counters.Messages.Add(int64(lines))
-	h.counters.Deliveries.Add(int64(lines * queued))
-	if h.backlog.IsFull() {
-		h.shed()
-	}
 }
 
 // tick does what is due once in a tickPeriod or less often.
@@ -250,17 +221,31 @@ func (h *Hub) tick(now time.Time) {
 	}
 }
 
+// leave drops a client that goes out, when what it said was delivered: so it learns which of
+// its messages the server took. It waits for that at most as long as a stop does.
+func (h *Hub) leave(l leave) {
+	if h.log.pending() == 0 {
+		h.drop(l.client, l.reason)
+		return
+	}
+	h.leaving = append(h.leaving, pendingLeave{l, h.received + int64(len(h.broadcast)), h.ticks.Load()})
+}
+
 // drop unregisters a client and starts its close handshake. Repeated calls do nothing: a
 // client may leave just as it is found to be a slow consumer, and the first reason counts.
 func (h *Hub) drop(c *Client, reason protocol.Disconnect) {
-	if !h.clients[c] {
-		h.dropHeld(c, reason)
+	_, isWaiting := h.waiting[c]
+	switch {
+	case h.clients[c]:
+		delete(h.clients, c)
+		h.clientsByProtocol[c.protocol]--
+		h.members.Leave(c.userID)
+	case isWaiting:
+		delete(h.waiting, c)
+	default:
 		return
 	}
-	delete(h.clients, c)
-	h.clientsByProtocol[c.protocol]--
-	h.members.Leave(c.userID)
-	wait := closeWait - h.stopTook
+	wait := closeWait - h.logWaited
 	switch {
 	case reason == writeTimeout:
 		wait = 0 // no close frame would get through
@@ -270,11 +255,21 @@ func (h *Hub) drop(c *Client, reason protocol.Disconnect) {
 	c.startClose(reason, wait)
 }
 
+// dropAll drops everyone.
+func (h *Hub) dropAll(reason protocol.Disconnect) {
+	for c := range h.waiting {
+		h.drop(c, reason)
+	}
+	for c := range h.clients {
+		h.drop(c, reason)
+	}
+}
+
 // shutdown sends what was said so far, disconnects everyone and closes the log.
 func (h *Hub) shutdown() {
 	begin := time.Now()
-	h.awaitLog()
-	h.stopTook = time.Since(begin)
+	h.awaitCommit()
+	h.logWaited = time.Since(begin)
 	h.dropAll(stopping)
 	h.log.close()
 }

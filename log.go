@@ -10,32 +10,36 @@ import (
 	"chat/internal/protocol"
 )
 
-// logWait is how long a stop waits until what was said is in the log, and delivered. What is
-// left of the five seconds is for the clients.
-const logWait = 2 * time.Second
-
-// maxHoldTicks is how many ticks a client may wait until its room is read from the log.
-const maxHoldTicks = 10
-
-// A roomLog puts what is said in a room into an order, keeps the last of it, and hands it
-// back to be delivered. A hub delivers nothing else. In memory and in a file it hands back in
-// the same turn of the hub what was said in it; over NATS later, with what other servers say.
+// A roomLog puts the messages of one room into order and keeps the last of them. The hub
+// delivers only what take returns. In memory and in a file, take returns all that was said
+// before it; over NATS a later take does, with the messages of other servers.
 //
 // The hub's goroutine alone calls the methods.
 type roomLog interface {
-	open() // begins; called once, first
+	// open begins the log. It is called once, first.
+	open()
 
-	isFull() bool               // senders are to wait
-	say(m message)              // not while isFull
-	ready() <-chan struct{}     // receives when take has something without say; nil for never
-	take() (taken []committed)  // what is to be delivered, in order; the caller uses it up before it calls again
-	lost() *protocol.Disconnect // why all clients are to be disconnected after take; nil if they are not
-	pending() int               // how many messages were said and not taken
+	// isFull reports whether senders must wait. The next two are not called then.
+	isFull() bool
 
-	// admits reports whether a client can be told now what it missed. If not, it can be
-	// later, or after the next tick.
+	// say adds a message, which take is to return.
+	say(m message)
+
+	// ready returns a channel that receives when take may return something that was not just
+	// said; nil if it never does.
+	ready() <-chan struct{}
+
+	// take returns the messages that are in order since the last take, and why all clients
+	// must be disconnected before they are delivered, or nil. The slice is valid until the
+	// next take.
+	take() (taken []committed, lost *protocol.Disconnect)
+
+	// pending returns how many messages were said and not returned by take.
+	pending() int
+
+	// admits reports whether the log can tell now what a client missed. If not, it is to be
+	// asked again after each take.
 	admits(c *Client) bool
-	forget(c *Client) // it need not be admitted any more
 
 	// since returns the messages that a client gets that resumes after a position, whether
 	// it may have missed others, and the position from which it may resume next.
@@ -49,9 +53,14 @@ type roomLog interface {
 	// yet; and whether more than one user said something.
 	last() (id int64, severalSpoke bool)
 
-	tick(now time.Time, ms *presence.Members) // called once a tickPeriod
-	clear()                                   // forgets what was said, if it is nowhere else
-	close()                                   // called once, last
+	// tick does what is due. It is called once a tickPeriod.
+	tick(now time.Time, ms *presence.Members)
+
+	// clear forgets the messages that are in memory alone.
+	clear()
+
+	// close ends the log. It is called once, last.
+	close()
 }
 
 // A committed is a message that has its place in the log.
@@ -79,14 +88,15 @@ func (l *localLog) say(m message) { l.said = append(l.said, m) }
 
 func (l *localLog) ready() <-chan struct{} { return nil }
 
-// take gives the messages their ids. Before it returns they are in the room's file: nobody
-// receives what a restart would lose. A duplicate, which its sender sends again because it
-// does not know whether the first arrived, is one that is still in history.
-func (l *localLog) take() []committed {
+// take gives each message its id, and commits it to the room's file: nobody receives what a
+// restart would lose. If the disk fails or does not answer in time, the room goes on in memory,
+// and a later Commit tries again. A message that is still in history under its sender's own id
+// for it becomes a repeat.
+func (l *localLog) take() ([]committed, *protocol.Disconnect) {
 	clear(l.taken)
 	l.taken = l.taken[:0]
 	if len(l.said) == 0 {
-		return nil
+		return nil, nil
 	}
 	now := time.Now()
 	uncommitted := 0 // bytes
@@ -106,16 +116,12 @@ func (l *localLog) take() []committed {
 	l.file.Commit(l.history)
 	clear(l.said)
 	l.said = l.said[:0]
-	return l.taken
+	return l.taken, nil
 }
-
-func (l *localLog) lost() *protocol.Disconnect { return nil }
 
 func (l *localLog) pending() int { return len(l.said) }
 
 func (l *localLog) admits(*Client) bool { return true }
-
-func (l *localLog) forget(*Client) {}
 
 func (l *localLog) since(p history.Position) (entries []*history.Entry, missed bool, lastID int64) {
 	entries, missed = l.history.Since(p)
@@ -124,6 +130,7 @@ func (l *localLog) since(p history.Position) (entries []*history.Entry, missed b
 
 func (l *localLog) kept() []*history.Entry { return keptOf(l.history) }
 
+// keptOf returns what a history keeps.
 func keptOf(h *history.History) []*history.Entry {
 	kept, _ := h.Kept()
 	return kept
@@ -131,6 +138,8 @@ func keptOf(h *history.History) []*history.Entry {
 
 func (l *localLog) last() (id int64, severalSpoke bool) { return lastOf(l.history) }
 
+// lastOf returns the id of a history's last message, 0 if it keeps none, and whether more than
+// one user said something.
 func lastOf(h *history.History) (id int64, severalSpoke bool) {
 	if len(keptOf(h)) > 0 {
 		id = h.LastID()
@@ -142,11 +151,11 @@ func (l *localLog) tick(now time.Time, _ *presence.Members) {
 	if l.file.Expired(l.history, now) {
 		l.history = history.New(now, l.history.LastID())
 	}
-	l.file.Commit(l.history) // what could not be written before
+	l.file.Commit(l.history) // tries again what failed; deletes the file of a room that expired
 }
 
 func (l *localLog) clear() {
-	if l.file == nil { // else it would be read again
+	if l.file == nil { // a file keeps it until it expires
 		l.history = history.New(time.Now(), l.history.LastID())
 	}
 }
@@ -159,14 +168,12 @@ type sharedLog struct {
 	room    string
 	log     *natslog.Log // nil before open
 	history *history.History
-	taken   []committed
-	reason  *protocol.Disconnect
-	came    map[*Client]natslog.Arrival // clients that are not admitted yet
-	isRead  bool                        // the room was read from the stream
+	taken   []committed // by the last take
+	isRead  bool        // the room was read from the stream
 }
 
 func newSharedLog(stream *natslog.Stream, room string) *sharedLog {
-	return &sharedLog{stream: stream, room: room, history: history.Begin(0), came: make(map[*Client]natslog.Arrival)}
+	return &sharedLog{stream: stream, room: room, history: history.Begin(0)}
 }
 
 func (l *sharedLog) open() { l.log = l.stream.Log(l.room) }
@@ -179,11 +186,10 @@ func (l *sharedLog) say(m message) {
 
 func (l *sharedLog) ready() <-chan struct{} { return l.log.Ready() }
 
-func (l *sharedLog) take() []committed {
+func (l *sharedLog) take() ([]committed, *protocol.Disconnect) {
 	clear(l.taken)
 	l.taken = l.taken[:0]
 	t := l.log.Take()
-	l.reason = t.Lost
 	if t.Start != nil {
 		l.history, l.isRead = historyOf(t.Start), true
 	}
@@ -197,7 +203,7 @@ func (l *sharedLog) take() []committed {
 		}
 		l.taken = append(l.taken, c)
 	}
-	return l.taken
+	return l.taken, t.Lost
 }
 
 // historyOf returns the history of a room that was read from the stream.
@@ -209,32 +215,23 @@ func historyOf(start *natslog.Start) *history.History {
 	return h
 }
 
-func (l *sharedLog) lost() *protocol.Disconnect { return l.reason }
-
 func (l *sharedLog) pending() int { return l.log.Pending() }
 
 func (l *sharedLog) admits(c *Client) bool {
-	arrival, waits := l.came[c]
-	if !waits {
-		arrival = l.log.Arrival()
+	if c.arrival == 0 {
+		c.arrival = l.log.Arrival()
 	}
 	id := int64(0)
 	if c.protocol == protocol.ChatV1 && c.resumeAfter != history.NoPosition && c.resumeAfter != history.UnknownPosition {
 		id = int64(c.resumeAfter)
 	}
-	if !l.log.Admits(id, arrival) {
-		l.came[c] = arrival
-		return false
-	}
-	delete(l.came, c)
-	return true
+	return l.log.Admits(id, c.arrival)
 }
 
-func (l *sharedLog) forget(c *Client) { delete(l.came, c) }
-
-// since accepts any position up to the end of what was read of the stream. One after the
-// room's last message is of a message in another room, or was in the hello of a client that
-// found nothing kept.
+// since takes a position between the room's last message and the end of what was read of the
+// stream for that message: nothing of this room lies between. A client has such a position from
+// another room, or from the hello of a room that kept nothing. A position up to which the stream
+// has lost messages is unknown.
 func (l *sharedLog) since(p history.Position) (entries []*history.Entry, missed bool, lastID int64) {
 	lastID = l.history.LastID()
 	if p != history.NoPosition && p <= history.Position(l.log.LostID()) {
@@ -268,139 +265,6 @@ func (l *sharedLog) tick(_ time.Time, ms *presence.Members) {
 	}
 }
 
-func (l *sharedLog) clear() {} // it would be read again
+func (l *sharedLog) clear() {} // the stream keeps it
 
 func (l *sharedLog) close() { l.log.Close() }
-
-// waits is the part of a Hub that has to do with a log that takes its time. The Hub's run
-// owns it.
-type waits struct {
-	held     map[*Client]int64 // clients that wait to be admitted, and since which tick
-	leaving  []leaving         // clients that wait until what they said was delivered, in the order of that
-	said     int64             // how many messages were said
-	stopTook time.Duration     // how much of a stop's time has passed
-}
-
-// A leaving is a client that goes out as soon as so many messages were delivered.
-type leaving struct {
-	leave
-	after int64
-	since int64 // tick
-}
-
-// leave drops a client that goes out, when what it said was delivered: so it learns which of
-// its messages the server took. The client waits no longer than a stop does.
-func (h *Hub) leave(l leave) {
-	if h.log.pending() == 0 {
-		h.drop(l.client, l.reason)
-		return
-	}
-	h.leaving = append(h.leaving, leaving{l, h.said + int64(len(h.broadcast)), h.ticks.Load()})
-}
-
-// afterDelivery drops and admits clients that waited for what was delivered.
-func (h *Hub) afterDelivery() {
-	delivered := h.said - int64(h.log.pending())
-	for len(h.leaving) > 0 {
-		l := h.leaving[0]
-		if l.after > delivered && time.Duration(h.ticks.Load()-l.since)*tickPeriod <= logWait {
-			break
-		}
-		h.leaving = h.leaving[1:]
-		h.drop(l.client, l.reason)
-	}
-	h.admit()
-}
-
-// openLog begins the log.
-func (h *Hub) openLog() {
-	h.log.open()
-	h.noteLast()
-}
-
-// hold has a client wait until the log admits it. It does nothing for one that waits.
-func (h *Hub) hold(c *Client) {
-	if _, waits := h.held[c]; !waits {
-		h.held[c] = h.ticks.Load()
-	}
-}
-
-// dropHeld disconnects a client that waits to be admitted. It does nothing for any other.
-func (h *Hub) dropHeld(c *Client, reason protocol.Disconnect) {
-	if _, waits := h.held[c]; waits {
-		delete(h.held, c)
-		h.log.forget(c)
-		c.startClose(reason, closeWait-h.stopTook)
-	}
-}
-
-// admit registers the held clients that can be told now what they missed, and disconnects
-// those that have waited for too long.
-func (h *Hub) admit() {
-	for c, since := range h.held {
-		if h.ticks.Load()-since > maxHoldTicks {
-			h.dropHeld(c, natslog.OutOfReach)
-		} else if h.join(c); h.clients[c] {
-			delete(h.held, c)
-		}
-	}
-}
-
-// dropAll disconnects everyone.
-func (h *Hub) dropAll(reason protocol.Disconnect) {
-	for c := range h.held {
-		h.drop(c, reason)
-	}
-	for c := range h.clients {
-		h.drop(c, reason)
-	}
-}
-
-// say hands a message to the log, unless its sender was disconnected as a slow consumer since
-// it sent it.
-func (h *Hub) say(m message) {
-	if m.sender.isSlowConsumer() {
-		return
-	}
-	h.log.say(m)
-	h.said++
-}
-
-// sayWaiting says up to n messages that are in the channel, and returns how many.
-func (h *Hub) sayWaiting(n int) (said int) {
-	for ; said < n && !h.log.isFull(); said++ {
-		h.say(<-h.broadcast)
-	}
-	return said
-}
-
-// noteLast sets the atomic fields that show what was said.
-func (h *Hub) noteLast() {
-	id, severalSpoke := h.log.last()
-	if h.log.pending() > 0 {
-		id = max(id, 1) // something was said, though it has no id yet
-	}
-	if last := h.lastID.Load(); id > last || last == 1 {
-		h.lastID.Store(id)
-		h.severalSpoke.Store(severalSpoke)
-	}
-}
-
-// awaitLog says the messages that wait, and delivers them when they are in the log. It gives
-// up after logWait.
-func (h *Hub) awaitLog() {
-	timeout := time.NewTimer(logWait)
-	defer timeout.Stop()
-	for left := len(h.broadcast); ; {
-		left -= h.sayWaiting(left)
-		h.deliver()
-		if left == 0 && h.log.pending() == 0 {
-			return
-		}
-		select {
-		case <-h.log.ready():
-		case <-timeout.C:
-			return
-		}
-	}
-}

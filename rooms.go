@@ -69,13 +69,13 @@ func newRooms(ctx context.Context, logger *ratelog.Logger, counters *metrics.Cou
 // earlier hub of the name, even if the clock was set back. The lock must be held.
 func (rs *rooms) open(name string) *room {
 	ctx, stop := context.WithCancel(rs.ctx)
-	r := &room{hub: newHub(rs.logger, rs.counters, rs.lastID), stop: stop}
-	r.hub.backlog = rs.backlog
+	var log roomLog
 	if rs.stream != nil {
-		r.hub.log = newSharedLog(rs.stream, name)
-	} else if rs.dir != nil {
-		r.hub.log = &localLog{history: history.New(time.Now(), rs.lastID), file: rs.dir.Log(name, ctx.Done())}
+		log = newSharedLog(rs.stream, name)
+	} else {
+		log = &localLog{history: history.New(time.Now(), rs.lastID), file: rs.dir.Log(name, ctx.Done())}
 	}
+	r := &room{hub: newHub(rs.logger, rs.counters, rs.backlog, log), stop: stop}
 	rs.named[name] = r
 	rs.running.Go(func() { r.hub.run(ctx) })
 	return r

@@ -14,6 +14,7 @@ import (
 	"time"
 	"weak"
 
+	"chat/internal/history"
 	"chat/internal/metrics"
 	"chat/internal/protocol"
 	"chat/internal/ratelog"
@@ -99,7 +100,7 @@ func TestIDsAreNotRepeatedAfterTheClockWasSetBack(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) { // nor does one whose history is cleared, as the lobby's is
 		ahead := time.Now().Add(time.Hour).UnixMicro()
-		h := newHub(ratelog.New(), metrics.New(), ahead)
+		h := newHubOn(&localLog{history: history.New(time.Now(), ahead)})
 		ctx, stop := context.WithCancel(t.Context())
 		go h.run(ctx)
 		h.clearHistory <- struct{}{}
