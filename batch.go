@@ -137,8 +137,8 @@ func (bb *batchBuilder) add(lines [protocol.NumProtocols][]byte, clients [protoc
 	}
 }
 
-// take returns the batch and begins the next one. There must be a message in it.
-func (bb *batchBuilder) take() *batch {
+// build returns the batch and begins the next one. There must be a message in it.
+func (bb *batchBuilder) build() *batch {
 	b := new(batch)
 	for p, text := range bb.texts {
 		if len(text) > 0 {
@@ -191,11 +191,11 @@ const (
 // Most clients are all but one and a sixteenth of them. The hub calls the methods, except
 // mostWritten, which the writePumps call, and messageWaits, which the readPumps call.
 type coalescer struct {
-	ended   chan struct{} // receives when the hold is to end
-	timer   *time.Timer   // fires when the hold may have to end: then expire is to be called
-	holds   bool          // a hold has begun and not ended
-	waiting func() int    // returns how many messages wait for the hub
-	most    int           // how many can wait
+	ended    chan struct{} // receives when the hold is to end
+	timer    *time.Timer   // fires when the hold may have to end: then expire is to be called
+	holds    bool          // a hold has begun and not ended
+	waiting  func() int    // returns how many messages wait for the hub
+	capacity int           // how many can wait
 
 	// enough is how many messages must wait for the hold to end; 0 for as long as the batch
 	// is not written to most clients, and after the end.
@@ -214,10 +214,10 @@ func newCoalescer[T any](messages <-chan T) *coalescer {
 	timer := time.NewTimer(maxHold)
 	timer.Stop()
 	return &coalescer{
-		ended:   make(chan struct{}, 1),
-		timer:   timer,
-		waiting: func() int { return len(messages) },
-		most:    cap(messages),
+		ended:    make(chan struct{}, 1),
+		timer:    timer,
+		waiting:  func() int { return len(messages) },
+		capacity: cap(messages),
 	}
 }
 
@@ -231,7 +231,7 @@ func (c *coalescer) begin(b *batch, lines, clients int) {
 	if !c.holds {
 		c.holds, c.lines = true, 0
 	}
-	c.lines = min(c.lines+lines, c.most)
+	c.lines = min(c.lines+lines, c.capacity)
 	c.enough.Store(0)
 	c.current, c.pending = b, int32(clients)
 	c.begun = time.Now()

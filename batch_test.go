@@ -260,14 +260,14 @@ func TestNothingIsFramedForNobody(t *testing.T) {
 	lines := [protocol.NumProtocols][]byte{[]byte("hello"), []byte("{}")}
 	bb.add(lines, [protocol.NumProtocols]int{protocol.Classic: 1}, time.Now())
 	bb.add(lines, [protocol.NumProtocols]int{protocol.Classic: 1}, time.Now())
-	b := bb.take()
+	b := bb.build()
 	if text := string(b.payloads[protocol.Classic].text); text != "hello\nhello" {
 		t.Errorf("%q", text)
 	}
 	if p := b.payloads[protocol.ChatV1]; p.frame != nil || p.text != nil {
 		t.Errorf("%q for nobody", p.text)
 	}
-	if bb.messages != 0 || bb.take().payloads[protocol.Classic].text != nil {
+	if bb.messages != 0 || bb.build().payloads[protocol.Classic].text != nil {
 		t.Error("the next batch begins with the last one's lines")
 	}
 }

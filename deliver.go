@@ -96,7 +96,7 @@ func (h *Hub) flush() {
 	if messages == 0 {
 		return
 	}
-	b := h.builder.take()
+	b := h.builder.build()
 	b.expect(len(h.clients), h.ticks.Load(), h.backlog)
 	h.coalescer.begin(b, messages, len(h.clients))
 	queued := 0
@@ -207,16 +207,16 @@ func (h *Hub) offerNotice(p protocol.Protocol, b *batch) {
 // closed the queue and everything in it is written, or the client is a slow consumer,
 // which would not come to the end of it in time; else the error of a write.
 func (c *Client) writeBatches() error {
-	out := outbox{queue: c.send, protocol: c.protocol}
+	out := pieceReader{queue: c.send, protocol: c.protocol}
 	defer out.abandon()
 	held := 0 // frames that go out with the next
-	for out.wait() && !c.isSlowConsumer() {
+	for out.waitNext() && !c.isSlowConsumer() {
 		first := out.take()
 		c.queuedTick.Store(first.tick)
 		c.armWriteDeadline(1 + held)
 		var err error
 		if first.frame != nil && !out.canMerge(len(first.text)) {
-			hold := first.text != nil && held < maxCorked && out.fill() // a ping is not held
+			hold := first.text != nil && held < maxCorked && out.tryNext() // a ping is not held
 			err = c.corked.WriteFrame(first.frame, hold)
 			if hold {
 				held++
@@ -242,8 +242,8 @@ var newline = []byte{'\n'}
 // mergedFrames holds *protocol.TextFrame, for writeMerged.
 var mergedFrames = sync.Pool{New: func() any { return new(protocol.TextFrame) }}
 
-// writeMerged writes one frame: the first piece, and those in the outbox that fit.
-func (c *Client) writeMerged(first piece, out *outbox) error {
+// writeMerged writes one frame: the first piece, and those of the reader that fit.
+func (c *Client) writeMerged(first piece, out *pieceReader) error {
 	frame := mergedFrames.Get().(*protocol.TextFrame)
 	defer mergedFrames.Put(frame)
 	frame.Reset()
@@ -302,16 +302,16 @@ func (p piece) markWritten() {
 	}
 }
 
-// An outbox takes a client's queue apart into pieces.
-type outbox struct {
+// A pieceReader takes a client's queue apart into pieces.
+type pieceReader struct {
 	queue    *queue.Queue[*batch]
 	protocol protocol.Protocol
 	batch    *batch // taken from the queue; nil when its last piece is taken
 	next     int    // piece of the batch: 0 is the payload, i the message i-1 of the replay
 }
 
-// wait waits for a piece. It reports false when the queue is closed and empty.
-func (o *outbox) wait() bool {
+// waitNext waits for a piece. It reports false when the queue is closed and empty.
+func (o *pieceReader) waitNext() bool {
 	if o.batch != nil {
 		return true
 	}
@@ -319,8 +319,8 @@ func (o *outbox) wait() bool {
 	return o.open(b)
 }
 
-// fill reports whether there is a piece now.
-func (o *outbox) fill() bool {
+// tryNext reports whether there is a piece now.
+func (o *pieceReader) tryNext() bool {
 	if o.batch != nil {
 		return true
 	}
@@ -330,7 +330,7 @@ func (o *outbox) fill() bool {
 
 // open begins with the pieces of a batch. It reports false for nil, which an empty queue
 // delivers.
-func (o *outbox) open(b *batch) bool {
+func (o *pieceReader) open(b *batch) bool {
 	o.batch, o.next = b, 0
 	if b == nil {
 		return false
@@ -342,7 +342,7 @@ func (o *outbox) open(b *batch) bool {
 }
 
 // peek returns the next piece, which must be there.
-func (o *outbox) peek() piece {
+func (o *pieceReader) peek() piece {
 	p := piece{tick: o.batch.tick}
 	if o.next == 0 {
 		payload := o.batch.payloads[o.protocol]
@@ -357,7 +357,7 @@ func (o *outbox) peek() piece {
 }
 
 // take returns the next piece, which must be there, and goes on to the one after it.
-func (o *outbox) take() piece {
+func (o *pieceReader) take() piece {
 	p := o.peek()
 	o.next++
 	if p.ends != nil {
@@ -367,7 +367,7 @@ func (o *outbox) take() piece {
 }
 
 // abandon gives up what is left of the batch that was taken from the queue.
-func (o *outbox) abandon() {
+func (o *pieceReader) abandon() {
 	if o.batch != nil {
 		o.batch.markWritten()
 		o.batch = nil
@@ -376,8 +376,8 @@ func (o *outbox) abandon() {
 
 // canMerge reports whether the next piece is there and may follow text of so many bytes
 // in one frame. After no bytes, which is a ping, nothing may.
-func (o *outbox) canMerge(size int) bool {
-	if size == 0 || !o.fill() {
+func (o *pieceReader) canMerge(size int) bool {
+	if size == 0 || !o.tryNext() {
 		return false
 	}
 	next := len(o.peek().text)

@@ -66,7 +66,7 @@ func TestFramesAreSharedUpToTheLimit(t *testing.T) {
 		if row.next != nil {
 			q.Put(row.next)
 		}
-		out := outbox{queue: q, protocol: protocol.ChatV1}
+		out := pieceReader{queue: q, protocol: protocol.ChatV1}
 		if got := out.canMerge(row.size); got != row.want {
 			t.Errorf("after %d bytes: %v, want %v", row.size, got, row.want)
 		}

@@ -173,7 +173,7 @@ type sharedLog struct {
 }
 
 func newSharedLog(stream *natslog.Stream, room string) *sharedLog {
-	return &sharedLog{stream: stream, room: room, history: history.Begin(0)}
+	return &sharedLog{stream: stream, room: room, history: history.NewAfter(0)}
 }
 
 func (l *sharedLog) open() { l.log = l.stream.Log(l.room) }
@@ -190,8 +190,8 @@ func (l *sharedLog) take() ([]committed, *protocol.Disconnect) {
 	clear(l.taken)
 	l.taken = l.taken[:0]
 	t := l.log.Take()
-	if t.Start != nil {
-		l.history, l.isRead = historyOf(t.Start), true
+	if t.Snapshot != nil {
+		l.history, l.isRead = historyOf(t.Snapshot), true
 	}
 	for _, h := range t.Lines {
 		c := committed{name: h.Name, text: h.Text, isRepeat: h.Repeat}
@@ -207,8 +207,8 @@ func (l *sharedLog) take() ([]committed, *protocol.Disconnect) {
 }
 
 // historyOf returns the history of a room that was read from the stream.
-func historyOf(start *natslog.Start) *history.History {
-	h := history.Begin(start.GoneID)
+func historyOf(start *natslog.Snapshot) *history.History {
+	h := history.NewAfter(start.GoneID)
 	for _, m := range start.Messages {
 		h.Keep(m)
 	}
@@ -257,11 +257,11 @@ func (l *sharedLog) last() (id int64, severalSpoke bool) {
 }
 
 func (l *sharedLog) tick(_ time.Time, ms *presence.Members) {
-	if crowd, moved := ms.Local(); moved {
-		l.log.Here(crowd)
+	if roster, moved := ms.Local(); moved {
+		l.log.SetPresence(roster)
 	}
-	if crowds, changed := l.log.Elsewhere(); changed {
-		ms.SetElsewhere(crowds)
+	if rosters, changed := l.log.RemotePresence(); changed {
+		ms.SetRemote(rosters)
 	}
 }
 

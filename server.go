@@ -166,8 +166,8 @@ func (m monitor) Repeated() { m.counters.NATSRepeated.Add(1) }
 // Fetched implements natslog.Monitor.
 func (m monitor) Fetched(turns int) { m.counters.NATSFetched.Add(int64(turns)) }
 
-// Broke implements natslog.Monitor.
-func (m monitor) Broke() { m.counters.NATSBreaks.Add(1) }
+// Gap implements natslog.Monitor.
+func (m monitor) Gap() { m.counters.NATSBreaks.Add(1) }
 
 // Unreadable implements natslog.Monitor.
 func (m monitor) Unreadable(n int) { m.counters.NATSUnreadable.Add(int64(n)) }
@@ -306,7 +306,7 @@ func (s *server) serveMetrics(w http.ResponseWriter, _ *http.Request) {
 		UndeliveredBytes:   s.rooms.backlog.Bytes(),
 	}
 	if s.stream != nil {
-		g.NATSConnected, g.NATSTurns = s.stream.IsConnected(), s.stream.TurnsUnderWay()
+		g.NATSConnected, g.NATSTurns = s.stream.IsConnected(), s.stream.UnackedTurns()
 	}
 	w.Write(s.counters.Text(g)) // an error says that nobody waits for it
 }

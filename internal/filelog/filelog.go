@@ -96,7 +96,7 @@ func Open(path string, keep time.Duration, monitor Monitor) (*Dir, error) {
 		closed:  make(chan struct{}),
 		claims:  make(map[string]chan struct{}),
 	}
-	if err := d.make(); err != nil {
+	if err := d.makeDir(); err != nil {
 		return nil, err
 	}
 	if err := d.relock(); err != nil {
@@ -106,12 +106,12 @@ func Open(path string, keep time.Duration, monitor Monitor) (*Dir, error) {
 		monitor.Logf("history directory", "%s is open to other users of this machine: chmod 700 would close it", path)
 	}
 	d.clean(time.Now())
-	d.cleaner.Go(d.cleanHourly)
+	d.cleaner.Go(d.cleanLoop)
 	return d, nil
 }
 
 // make makes the directory, closed to others whatever the umask.
-func (d *Dir) make() error {
+func (d *Dir) makeDir() error {
 	if err := os.MkdirAll(filepath.Dir(d.path), 0o700); err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (d *Dir) Secret() [32]byte { return d.secret }
 
 // create opens a file to write. One that is new, or is emptied, is closed to others whatever
 // the umask.
-func (d *Dir) create(path string, flag int, isNew bool) (File, error) {
+func (d *Dir) openForWrite(path string, flag int, isNew bool) (File, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|flag, 0o600)
 	if err != nil {
 		return nil, err
@@ -199,7 +199,7 @@ func (d *Dir) create(path string, flag int, isNew bool) (File, error) {
 // then.
 func (d *Dir) replace(path string, data []byte) error {
 	temp := path + ".tmp"
-	f, err := d.create(temp, os.O_TRUNC, true)
+	f, err := d.openForWrite(temp, os.O_TRUNC, true)
 	if err != nil {
 		return err
 	}
@@ -250,8 +250,8 @@ func (d *Dir) release(name string) {
 	delete(d.claims, name)
 }
 
-// cleanHourly deletes files until the directory is closed.
-func (d *Dir) cleanHourly() {
+// cleanLoop deletes files until the directory is closed.
+func (d *Dir) cleanLoop() {
 	ticker := time.NewTicker(cleanInterval)
 	defer ticker.Stop()
 	for {
@@ -324,7 +324,7 @@ func (d *Dir) remove(name string, written time.Time) bool {
 }
 
 // created notes that a room has a file now.
-func (d *Dir) created() {
+func (d *Dir) countFile() {
 	if d.files.Add(1) > maxFiles {
 		select {
 		case d.tooMany <- struct{}{}:

@@ -451,7 +451,7 @@ func TestRewrite(t *testing.T) {
 	if largest < maxFile/2 || largest > maxFile+8<<10 {
 		t.Errorf("the largest file had %d bytes", largest)
 	}
-	r.log.damaged.Store(true)
+	r.log.needsRewrite.Store(true)
 	r.tick() // rewrites it once more
 	r.close()
 	again := openRoom(t, d, "")
@@ -643,7 +643,7 @@ func TestSync(t *testing.T) {
 	})
 }
 
-// A disk that takes ten seconds for a write holds up its room for patience, once, and no
+// A disk that takes ten seconds for a write holds up its room for diskTimeout, once, and no
 // other room. What was said meanwhile is in the file when it answers.
 func TestASlowDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -661,7 +661,7 @@ func TestASlowDisk(t *testing.T) {
 		bad.set(func() { bad.slow = 10 * time.Second })
 		begin := time.Now()
 		lobby.say("stuck")
-		if took := time.Since(begin); took != patience {
+		if took := time.Since(begin); took != diskTimeout {
 			t.Errorf("the room waited %v", took)
 		}
 		begin = time.Now()
@@ -699,11 +699,11 @@ func TestAStopWithAStuckDisk(t *testing.T) {
 		close(r.stop)
 		r.say("last words")
 		r.leave()
-		if took := time.Since(begin); took != stopPatience {
+		if took := time.Since(begin); took != stopTimeout {
 			t.Errorf("the room waited %v", took)
 		}
 		d.Close(4 * time.Second)
-		if took := time.Since(begin); took != stopPatience+4*time.Second {
+		if took := time.Since(begin); took != stopTimeout+4*time.Second {
 			t.Errorf("the stop took %v", took)
 		}
 		m.wantLogged(t, 1, "does not answer; what was said last")
@@ -719,7 +719,7 @@ func TestARoomIsOpenedWhileItIsClosed(t *testing.T) {
 		d, _ := openDir(t, dir, 0)
 		var bad disk
 		d.Wrap = bad.wrap
-		for _, slow := range []time.Duration{openPatience - time.Second, 10 * time.Second} {
+		for _, slow := range []time.Duration{openTimeout - time.Second, 10 * time.Second} {
 			first := openRoom(t, d, "")
 			before := first.texts()
 			bad.set(func() { bad.slow = slow })
@@ -729,7 +729,7 @@ func TestARoomIsOpenedWhileItIsClosed(t *testing.T) {
 			bad.set(func() { bad.slow = 0 })
 			second := openRoom(t, d, "")
 			all := append(before, fmt.Sprint("one ", slow))
-			if slow < openPatience {
+			if slow < openTimeout {
 				second.want(all...)
 			} else {
 				second.want()
@@ -1064,7 +1064,7 @@ func TestReadWithAStuckDisk(t *testing.T) {
 		for range 100 {
 			asking.Go(func() {
 				begin := time.Now()
-				if _, err := d.Read("team"); err == nil || time.Since(begin) != patience {
+				if _, err := d.Read("team"); err == nil || time.Since(begin) != diskTimeout {
 					t.Errorf("%v after %v", err, time.Since(begin))
 				}
 			})

@@ -23,17 +23,17 @@ const (
 	// checkInterval is how often a file that is written to is looked at from outside.
 	checkInterval = time.Second
 
-	// patience is how long a room waits for the disk before it goes on in memory.
-	patience = 2 * time.Second
+	// diskTimeout is how long a room waits for the disk before it goes on in memory.
+	diskTimeout = 2 * time.Second
 
-	// openPatience is how long a room waits until its file is read. It is longer, as a room
+	// openTimeout is how long a room waits until its file is read. It is longer, as a room
 	// that goes on without has lost its history, and under the ten seconds after which the
 	// page gives a connection up.
-	openPatience = 5 * time.Second
+	openTimeout = 5 * time.Second
 
-	// stopPatience is how long a room waits for the disk at a stop, which has five seconds for
+	// stopTimeout is how long a room waits for the disk at a stop, which has five seconds for
 	// everything.
-	stopPatience = 500 * time.Millisecond
+	stopTimeout = 500 * time.Millisecond
 )
 
 // A Log is the file of one room. A goroutine of its own, run, reads and writes it; another
@@ -46,36 +46,36 @@ type Log struct {
 	stop <-chan struct{} // closed when the room is to end
 
 	// owned by the room's goroutine
-	busy     bool        // run has something to do: it was not done in time
-	saved    bool        // what was handed to run last is in the file
-	handedID int64       // the last message of that
-	isLate   bool        // the room began before the file was read
-	timer    *time.Timer // fires when patience is over
+	busy               bool        // run has something to do: it was not done in time
+	saved              bool        // what was handed to run last is in the file
+	handedID           int64       // the last message of that
+	startedWithoutFile bool        // the room began before the file was read
+	timer              *time.Timer // fires when diskTimeout is over
 
 	opened chan *history.History // receives what the file continues, nil for nothing
 	work   chan snapshot         // what the file should have; closed by Close
 	done   chan bool             // receives whether it has
 
-	damaged atomic.Bool // the file may lack something that it should have: it is to be rewritten
+	needsRewrite atomic.Bool // the file may lack something that it should have: it is to be rewritten
 
 	// owned by run
-	unread   bool      // the file could not be read yet
-	startID  int64     // the room gives larger ids, if it does not continue the file
-	restored bool      // the room was offered what the file has
-	size     int64     // of the file
-	written  int64     // id of the last message in it, or one before the first
-	failing  bool      // the last attempt failed
-	checked  time.Time // when the file was last looked at
-	buf      []byte
+	unread     bool      // the file could not be read yet
+	startID    int64     // the room gives larger ids, if it does not continue the file
+	hasEarlier bool      // the room was offered what the file has
+	size       int64     // of the file
+	written    int64     // id of the last message in it, or one before the first
+	failing    bool      // the last attempt failed
+	checked    time.Time // when the file was last looked at
+	buf        []byte
 
 	mu   sync.Mutex
 	file File // to append to; nil when it is not open. Only run changes it
 
-	dirty     atomic.Bool    // something was written and not synced
-	named     atomic.Bool    // the file was made, and the directory not synced
-	scheduled atomic.Bool    // a sync
-	syncTimer *time.Timer    // for the last that was scheduled; owned by run
-	syncing   sync.WaitGroup // syncs that are scheduled or under way
+	dirty       atomic.Bool    // something was written and not synced
+	dirUnsynced atomic.Bool    // the file was made, and the directory not synced
+	scheduled   atomic.Bool    // a sync
+	syncTimer   *time.Timer    // for the last that was scheduled; owned by run
+	syncing     sync.WaitGroup // syncs that are scheduled or under way
 }
 
 // A snapshot is what a room keeps.
@@ -93,7 +93,7 @@ func (d *Dir) Log(room string, stop <-chan struct{}) *Log {
 	if d == nil {
 		return nil
 	}
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(diskTimeout)
 	timer.Stop()
 	name := FileName(room)
 	return &Log{
@@ -119,12 +119,12 @@ func (l *Log) Open(h *history.History) *history.History {
 	l.startID = h.LastID()
 	l.dir.logs.Go(l.run)
 	l.saved = true
-	if l.wait(openPatience) {
+	if l.wait(openTimeout) {
 		if restored := <-l.opened; restored != nil {
 			h = restored
 		}
 	} else {
-		l.isLate = true
+		l.startedWithoutFile = true
 	}
 	l.handedID = h.LastID()
 	return h
@@ -134,25 +134,25 @@ func (l *Log) Open(h *history.History) *history.History {
 // will survive the end of the process, unless the disk fails: then the Monitor was told, and
 // the next Commit tries again.
 func (l *Log) Commit(h *history.History) {
-	if l == nil || !l.isIdle() || l.saved && l.handedID == h.LastID() && !l.damaged.Load() {
+	if l == nil || !l.pollDone() || l.saved && l.handedID == h.LastID() && !l.needsRewrite.Load() {
 		return
 	}
 	l.hand(h)
-	l.wait(patience)
+	l.wait(diskTimeout)
 }
 
 // Expired reports whether nothing was said for so long that the room is to be deleted. Then
 // its history is to be replaced by an empty one; the next Commit deletes the file.
 func (l *Log) Expired(h *history.History, now time.Time) bool {
-	if l == nil || !l.dir.isOver(h, now) {
+	if l == nil || !l.dir.isExpired(h, now) {
 		return false
 	}
 	kept, _ := h.Kept()
 	return len(kept) > 0
 }
 
-// isOver reports whether the last message of a history is older than the directory keeps.
-func (d *Dir) isOver(h *history.History, now time.Time) bool {
+// isExpired reports whether the last message of a history is older than the directory keeps.
+func (d *Dir) isExpired(h *history.History, now time.Time) bool {
 	return d.keep > 0 && now.Sub(time.UnixMicro(h.LastID())) > d.keep
 }
 
@@ -162,7 +162,7 @@ func (l *Log) Close(h *history.History) {
 	if l == nil {
 		return
 	}
-	if !l.isIdle() || !l.saved || l.handedID != h.LastID() || l.damaged.Load() {
+	if !l.pollDone() || !l.saved || l.handedID != h.LastID() || l.needsRewrite.Load() {
 		l.hand(h)
 	}
 	close(l.work)
@@ -172,11 +172,11 @@ func (l *Log) Close(h *history.History) {
 func (l *Log) hand(h *history.History) {
 	kept, goneID := h.Kept()
 	l.handedID = h.LastID()
-	l.work <- snapshot{kept, goneID, h.LastGone(), l.handedID, l.isLate}
+	l.work <- snapshot{kept, goneID, h.LastGone(), l.handedID, l.startedWithoutFile}
 }
 
-// isIdle reports whether run has nothing to do.
-func (l *Log) isIdle() bool {
+// pollDone reports whether run has nothing to do.
+func (l *Log) pollDone() bool {
 	if l.busy {
 		select {
 		case l.saved = <-l.done:
@@ -188,10 +188,10 @@ func (l *Log) isIdle() bool {
 	return !l.busy
 }
 
-// wait waits until run has done what it was handed, but no longer than for patience. It
+// wait waits until run has done what it was handed, but no longer than for diskTimeout. It
 // reports whether run has.
-func (l *Log) wait(patience time.Duration) bool {
-	l.timer.Reset(patience)
+func (l *Log) wait(timeout time.Duration) bool {
+	l.timer.Reset(timeout)
 	defer l.timer.Stop()
 	select {
 	case l.saved = <-l.done:
@@ -201,7 +201,7 @@ func (l *Log) wait(patience time.Duration) bool {
 		select {
 		case l.saved = <-l.done:
 			return true
-		case <-time.After(stopPatience):
+		case <-time.After(stopTimeout):
 		}
 	}
 	l.busy = true
@@ -215,13 +215,13 @@ func (l *Log) run() {
 	l.dir.claim(l.name)
 	h, err := l.read()
 	l.unread = err != nil
-	l.report(err)
-	l.restored = h != nil
+	l.noteResult(err)
+	l.hasEarlier = h != nil
 	l.opened <- h
 	l.done <- err == nil
 	for s := range l.work {
 		err := l.write(s)
-		l.report(err)
+		l.noteResult(err)
 		l.done <- err == nil
 	}
 	l.dir.release(l.name) // nothing is written any more
@@ -236,8 +236,8 @@ func (l *Log) run() {
 	l.setFile(nil)
 }
 
-// report reports whether an attempt failed, and logs the first of several.
-func (l *Log) report(err error) {
+// noteResult notes whether an attempt failed, and logs the first of several.
+func (l *Log) noteResult(err error) {
 	switch {
 	case err == nil && l.failing:
 		l.dir.monitor.Logf("history recovered", "history: %s is written again", l.name)
@@ -274,14 +274,14 @@ func (l *Log) read() (*history.History, error) {
 	l.size = c.size
 	if len(c.messages) == 0 {
 		if c.lastID >= l.startID {
-			l.damaged.Store(true) // or what is said next would be skipped
+			l.needsRewrite.Store(true) // or what is said next would be skipped
 		}
 		return nil, nil
 	}
 	h := history.Restore(c.messages)
 	l.written = h.LastID()
 	if c.lastID > l.written {
-		l.damaged.Store(true)
+		l.needsRewrite.Store(true)
 	}
 	return h, nil
 }
@@ -293,30 +293,30 @@ func (l *Log) write(s snapshot) error {
 		if err != nil {
 			return err
 		}
-		l.unread, l.restored, s.isLate = false, h != nil, true
+		l.unread, l.hasEarlier, s.isLate = false, h != nil, true
 	}
-	if s.isLate && l.restored { // the room does not continue the file: what it keeps comes after that
+	if s.isLate && l.hasEarlier { // the room does not continue the file: what it keeps comes after that
 		if l.written >= l.startID {
-			l.damaged.Store(true)
+			l.needsRewrite.Store(true)
 		}
 		l.written = l.startID
 	}
-	l.restored = false
+	l.hasEarlier = false
 	if now := time.Now(); l.file != nil && now.Sub(l.checked) >= checkInterval {
 		l.checked = now
 		if !l.isOurs() {
-			l.damaged.Store(true)
+			l.needsRewrite.Store(true)
 		}
 	}
-	if l.damaged.Load() || l.written < s.goneID { // the second: lines were cut that are not in the file
+	if l.needsRewrite.Load() || l.written < s.goneID { // the second: lines were cut that are not in the file
 		return l.rewrite(s)
 	}
 	if l.size > maxFile {
 		err := l.rewrite(s)
-		if err == nil || l.damaged.Load() {
+		if err == nil || l.needsRewrite.Load() {
 			return err
 		}
-		l.report(err) // there may still be room for a line
+		l.noteResult(err) // there may still be room for a line
 	}
 	return l.append(s)
 }
@@ -342,7 +342,7 @@ func (l *Log) append(s snapshot) error {
 	n, err := l.file.Write(l.buf)
 	if err != nil {
 		if n > 0 && l.file.Truncate(l.size) != nil {
-			l.damaged.Store(true)
+			l.needsRewrite.Store(true)
 		}
 		return err
 	}
@@ -380,15 +380,15 @@ func (l *Log) open() error {
 	case err != nil:
 		return err
 	}
-	f, err := l.dir.create(l.path, os.O_APPEND, isNew)
+	f, err := l.dir.openForWrite(l.path, os.O_APPEND, isNew)
 	if err != nil {
 		return err
 	}
 	l.setFile(f)
 	l.checked = time.Now()
 	if isNew {
-		l.named.Store(true)
-		l.dir.created()
+		l.dirUnsynced.Store(true)
+		l.dir.countFile()
 	}
 	return nil
 }
@@ -423,7 +423,7 @@ func (l *Log) rewrite(s snapshot) error {
 	if info, err := os.Lstat(l.path); err == nil && !info.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a file", l.path)
 	} else if err != nil && len(s.kept) > 0 {
-		l.dir.created()
+		l.dir.countFile()
 	}
 	entries := s.kept
 	if s.gone != nil {
@@ -443,7 +443,7 @@ func (l *Log) rewrite(s snapshot) error {
 		}
 		l.dir.monitor.Wrote(len(entries), len(l.buf), time.Since(begin))
 	}
-	l.damaged.Store(false)
+	l.needsRewrite.Store(false)
 	l.dirty.Store(false)
 	l.size = int64(len(l.buf))
 	l.written = s.lastID
@@ -479,14 +479,14 @@ func (l *Log) sync() {
 	defer func() { <-l.dir.syncs }()
 	begin := time.Now()
 	err := f.Sync()
-	if err == nil && l.named.Swap(false) {
+	if err == nil && l.dirUnsynced.Swap(false) {
 		err = syncDir(l.dir.path)
 	}
 	if errors.Is(err, os.ErrClosed) { // replaced meanwhile
 		return
 	}
 	if err != nil {
-		l.damaged.Store(true) // the system may have dropped what was not synced
+		l.needsRewrite.Store(true) // the system may have dropped what was not synced
 		l.dir.monitor.Failed()
 		l.dir.monitor.Logf("history failed", "history: %v", err)
 		return

@@ -7,11 +7,11 @@ import (
 )
 
 const (
-	lobbyFile = "lobby.jsonl"   // of the room ""
-	roomFile  = "room-"         // and a name of lower-case letters of ASCII, digits, - and _
-	codedFile = "room+"         // and any other name, encoded; no name has a +
-	suffix    = ".jsonl"        // of every room's file
-	tempEnd   = suffix + ".tmp" // of a file that is to replace a room's
+	lobbyFile   = "lobby.jsonl"   // of the room ""
+	roomPrefix  = "room-"         // and a name of lower-case letters of ASCII, digits, - and _
+	codedPrefix = "room+"         // and any other name, encoded; no name has a +
+	suffix      = ".jsonl"        // of every room's file
+	tempEnd     = suffix + ".tmp" // of a file that is to replace a room's
 )
 
 // FileName returns the name of the file of a room. No two rooms share one on any file
@@ -23,12 +23,12 @@ func FileName(room string) string {
 	}
 	plain := protocol.PlainRoom(room)
 	if coded, ok := strings.CutPrefix(plain, "+"); ok {
-		return codedFile + coded + suffix
+		return codedPrefix + coded + suffix
 	}
-	return roomFile + plain + suffix
+	return roomPrefix + plain + suffix
 }
 
 // isRoomFile reports whether a file may be a room's, by its name.
 func isRoomFile(name string) bool {
-	return name == lobbyFile || strings.HasSuffix(name, suffix) && (strings.HasPrefix(name, roomFile) || strings.HasPrefix(name, codedFile))
+	return name == lobbyFile || strings.HasSuffix(name, suffix) && (strings.HasPrefix(name, roomPrefix) || strings.HasPrefix(name, codedPrefix))
 }

@@ -36,7 +36,7 @@ func (d *Dir) Read(room string) ([]*history.Entry, error) {
 		entries []*history.Entry
 		err     error
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), diskTimeout)
 	defer cancel()
 	done := make(chan result, 1)
 	go func() {
@@ -72,7 +72,7 @@ func (d *Dir) readKept(path string) ([]*history.Entry, error) {
 		return nil, err
 	}
 	h := history.Restore(c.messages)
-	if d.isOver(h, time.Now()) {
+	if d.isExpired(h, time.Now()) {
 		return nil, nil // it is about to be deleted
 	}
 	kept, _ := h.Kept()

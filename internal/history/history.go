@@ -34,7 +34,7 @@ type History struct {
 	lastID       int64                // of the last message, or when the history began
 	goneID       int64                // of the last message that is no longer kept
 	lastGone     *Entry               // that message; nil if it is not known
-	first        string               // the user who said the first message
+	firstUserID  string               // the user who said the first message
 	severalSpoke bool                 // another user said something
 }
 
@@ -56,8 +56,8 @@ func New(now time.Time, after int64) *History {
 	return &History{byKey: make(map[dedupeKey]*Entry), lastID: start, goneID: start}
 }
 
-// Begin returns an empty history. After goneID nothing was said that it lacks.
-func Begin(goneID int64) *History {
+// NewAfter returns an empty history. After goneID nothing was said that it lacks.
+func NewAfter(goneID int64) *History {
 	return &History{byKey: make(map[dedupeKey]*Entry), lastID: goneID, goneID: goneID}
 }
 
@@ -112,10 +112,10 @@ func (h *History) Add(m protocol.Message, now time.Time) *Entry {
 func (h *History) Keep(m protocol.Message) *Entry {
 	h.lastID = m.ID
 	e := &Entry{m.ID, m.Encode(), dedupeKey{m.UserID, m.ClientMsgID}}
-	if h.first == "" {
-		h.first = m.UserID
+	if h.firstUserID == "" {
+		h.firstUserID = m.UserID
 	}
-	h.severalSpoke = h.severalSpoke || m.UserID != h.first
+	h.severalSpoke = h.severalSpoke || m.UserID != h.firstUserID
 	h.entries = append(h.entries, e)
 	h.bytes += len(e.Payload)
 	if m.ClientMsgID != "" {

@@ -14,33 +14,33 @@ import (
 
 // A Log is one room of a Stream. Its methods are for the room's goroutine.
 type Log struct {
-	stream  *Stream
-	room    string
-	subject string
-	hub     string          // for the ids of turns; nobody else's
-	ctx     context.Context // ends reading and publishing
-	end     context.CancelFunc
-	ready   chan struct{} // receives when Take has something
+	stream    *Stream
+	room      string
+	subject   string
+	publisher string          // for the ids of turns; nobody else's
+	ctx       context.Context // ends reading and publishing
+	end       context.CancelFunc
+	ready     chan struct{} // receives when Take has something
 
 	// owned by the room's goroutine
-	window    *window
-	isOpen    bool   // the room was read from the stream
-	position  uint64 // everything of the room up to this sequence number was taken
-	gathered  []byte // lines for the next turn, joined by commas
-	lines     int    // how many
-	senders   []any  // of these
-	underWay  *turn  // published, and not yet taken; nil if there is none
-	turns     uint64 // that were published
-	crowds    uint64 // version of the presence that was taken last
-	announced bool   // Here was called
+	window          *window
+	isOpen          bool   // the room was read from the stream
+	position        uint64 // everything of the room up to this sequence number was taken
+	gathered        []byte // lines for the next turn, joined by commas
+	lines           int    // how many
+	senders         []any  // of these
+	underWay        *turn  // published, and not yet taken; nil if there is none
+	turns           uint64 // that were published
+	presenceVersion uint64 // version of the presence that was taken last
+	announced       bool   // Here was called
 
-	mu      sync.Mutex
-	queue   []*Message           // turns that came
-	opened  *opened              // what the room was before them, until it is taken
-	lost    *protocol.Disconnect // why the room is read again, and what was taken does not count; nil if that is not so
-	reading uint64               // which reading of the room counts
-	acked   uint64               // sequence number of the turn under way; 0 before it is acknowledged
-	wanted  uint64               // sequence number that the room waits for
+	mu       sync.Mutex
+	queue    []*Message           // turns that came
+	snapshot *roomSnapshot        // what the room was before them, until it is taken
+	lost     *protocol.Disconnect // why the room is read again, and what was taken does not count; nil if that is not so
+	reading  uint64               // which reading of the room counts
+	acked    uint64               // sequence number of the turn under way; 0 before it is acknowledged
+	wanted   uint64               // sequence number that the room waits for
 }
 
 // A turn is what a hub says at once.
@@ -54,42 +54,42 @@ type turn struct {
 	isTooLarge atomic.Bool // the stream refuses it
 }
 
-// An opened is a room as it was read from the stream.
-type opened struct {
+// A roomSnapshot is a room as it was read from the stream.
+type roomSnapshot struct {
 	window *window
 	kept   keptMessages
 	last   uint64 // sequence number that was read last
 }
 
-// A Start is what a room begins with, when it was read from the stream.
-type Start struct {
+// A Snapshot is what a room begins with, when it was read from the stream.
+type Snapshot struct {
 	Messages []protocol.Message // the last ones
 	GoneID   int64              // nothing that was said after this id is missing in them
 }
 
-// A Heard is a line that the stream has.
-type Heard struct {
+// A StoredLine is a line that the stream has.
+type StoredLine struct {
 	protocol.Message
 	Repeat bool // it was said before, with this id
 	Sender any  // as given to Say; nil if another server said it
 }
 
-// A Taken is what happened to a room.
-type Taken struct {
-	Lost  *protocol.Disconnect // why clients are to be disconnected; nil if they are not
-	Start *Start               // what the room begins with, or begins with again; nil if it goes on
-	Lines []Heard              // in order, after that
+// An Update is what happened to a room.
+type Update struct {
+	Lost     *protocol.Disconnect // why clients are to be disconnected; nil if they are not
+	Snapshot *Snapshot            // what the room begins with, or begins with again; nil if it goes on
+	Lines    []StoredLine         // in order, after that
 }
 
 // Log returns the log of a room. The caller calls Close.
 func (s *Stream) Log(room string) *Log {
 	l := &Log{
-		stream:  s,
-		room:    room,
-		subject: subject(room),
-		hub:     newID(),
-		ready:   make(chan struct{}, 1),
-		wanted:  nothingWanted,
+		stream:    s,
+		room:      room,
+		subject:   subject(room),
+		publisher: newID(),
+		ready:     make(chan struct{}, 1),
+		wanted:    nothingWanted,
 	}
 	l.ctx, l.end = context.WithCancel(s.ctx)
 	s.mu.Lock()
@@ -114,7 +114,7 @@ func (l *Log) Close() {
 	}
 	delete(s.logs, l.subject)
 	if l.announced {
-		s.here.set(l.room, presence.Crowd{})
+		s.local.set(l.room, presence.Roster{})
 	}
 }
 
@@ -131,7 +131,7 @@ func (l *Log) signal() {
 
 // IsFull reports whether so much waits to be said that senders should wait.
 func (l *Log) IsFull() bool {
-	return l.lines >= maxLines || len(l.gathered)+1+maxLine > maxTurn-64
+	return l.lines >= maxTurnLines || len(l.gathered)+1+maxLineBytes > maxTurnBytes-64
 }
 
 // Pending returns how many lines were said and not taken.
@@ -161,9 +161,9 @@ func (l *Log) Publish() {
 	}
 	l.turns++
 	now := time.Now()
-	l.underWay = &turn{id: turnID{l.hub, l.turns}, data: encodeTurn(l.gathered, now), senders: l.senders, begun: now}
+	l.underWay = &turn{id: turnID{l.publisher, l.turns}, data: encodeTurn(l.gathered, now), senders: l.senders, begun: now}
 	l.gathered, l.lines, l.senders = l.gathered[:0], 0, nil
-	l.stream.turnsOut.Add(1)
+	l.stream.unackedTurns.Add(1)
 	t := l.underWay
 	l.stream.running.Go(func() { l.publish(t) })
 }
@@ -171,7 +171,7 @@ func (l *Log) Publish() {
 // publish publishes a turn, again and again until the stream has it or the log is closed.
 func (l *Log) publish(t *turn) {
 	s := l.stream
-	defer s.turnsOut.Add(-1)
+	defer s.unackedTurns.Add(-1)
 	for {
 		for !s.engine.IsConnected() {
 			if !sleep(l.ctx, retryDelay) {
@@ -192,7 +192,7 @@ func (l *Log) publish(t *turn) {
 			return
 		}
 		if l.ctx.Err() == nil {
-			s.complain("nats publish", "nats: %s: a turn is said again: %v", l.subject, err)
+			s.logLimited("nats publish", "nats: %s: a turn is said again: %v", l.subject, err)
 		}
 		if isCode(err, codeTooLarge) {
 			t.isTooLarge.Store(true) // others are stored
@@ -219,11 +219,11 @@ func (s *Stream) noteStuck(t *turn, err error) {
 
 // Take returns what happened since the last Take, and says the next turn if the one before
 // is through.
-func (l *Log) Take() Taken {
+func (l *Log) Take() Update {
 	cursor := l.stream.cursor.Load() // before the queue: what is up to here is in it
 	l.mu.Lock()
-	opened, lost, acked := l.opened, l.lost, l.acked
-	l.opened, l.lost = nil, nil
+	opened, lost, acked := l.snapshot, l.lost, l.acked
+	l.snapshot, l.lost = nil, nil
 	if lost != nil {
 		l.isOpen = false
 	}
@@ -233,16 +233,16 @@ func (l *Log) Take() Taken {
 	}
 	l.mu.Unlock()
 
-	var t Taken
+	var t Update
 	if lost != nil && acked > 0 {
 		l.finish() // it is in what is read again, or in another stream
 	}
 	if opened != nil {
 		l.isOpen, l.window, l.position = true, opened.window, opened.last
-		t.Start = &Start{opened.kept.messages, opened.kept.goneID}
+		t.Snapshot = &Snapshot{opened.kept.messages, opened.kept.goneID}
 	}
 	for _, m := range queue {
-		t.Lines = l.hear(m, t.Lines)
+		t.Lines = l.appendStored(m, t.Lines)
 	}
 	if l.isOpen {
 		l.position = max(l.position, cursor)
@@ -250,7 +250,7 @@ func (l *Log) Take() Taken {
 			l.finish()
 		}
 	}
-	t.Lost = l.stream.out()
+	t.Lost = l.stream.outage()
 	if u := l.underWay; u != nil && !u.overdue && time.Since(u.begun) >= awayAfter {
 		u.overdue = true
 		t.Lost = &OutOfReach
@@ -274,7 +274,7 @@ func (l *Log) finish() {
 }
 
 // hear appends the lines of a turn that came, unless they were taken before.
-func (l *Log) hear(m *Message, lines []Heard) []Heard {
+func (l *Log) appendStored(m *Message, lines []StoredLine) []StoredLine {
 	seq := sequence(m)
 	if seq <= l.position {
 		return lines
@@ -289,8 +289,8 @@ func (l *Log) hear(m *Message, lines []Heard) []Heard {
 		senders = l.underWay.senders
 	}
 	for _, message := range messages {
-		h := Heard{Message: message}
-		if place := int(message.ID % placesPerTurn); place < len(senders) {
+		h := StoredLine{Message: message}
+		if place := int(message.ID % idsPerTurn); place < len(senders) {
 			h.Sender = senders[place]
 		}
 		h.Repeat = l.window.add(&h.Message)
@@ -340,7 +340,7 @@ func (l *Log) Arrival() Arrival { return Arrival(l.stream.looks.now()) }
 // disconnected. Ready receives when that may have changed, or a second passes.
 func (l *Log) Admits(id int64, a Arrival) bool {
 	l.refresh()
-	seq := uint64(id) / placesPerTurn
+	seq := uint64(id) / idsPerTurn
 	switch {
 	case !l.isOpen, l.underWay != nil && l.underWay.overdue:
 		return false
@@ -356,26 +356,26 @@ func (l *Log) refresh() {
 	cursor := l.stream.cursor.Load() // before the queue: what is up to here is in it
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.isOpen && len(l.queue) == 0 && l.opened == nil && l.lost == nil {
+	if l.isOpen && len(l.queue) == 0 && l.snapshot == nil && l.lost == nil {
 		l.position = max(l.position, cursor)
 	}
 }
 
 // Elsewhere returns who is in the room on other servers, if that has changed since the last
 // call.
-func (l *Log) Elsewhere() (crowds []presence.Crowd, changed bool) {
-	version := l.stream.elsewhere.version.Load()
-	if version == l.crowds {
+func (l *Log) RemotePresence() (rosters []presence.Roster, changed bool) {
+	version := l.stream.remote.version.Load()
+	if version == l.presenceVersion {
 		return nil, false
 	}
-	l.crowds = version
-	return l.stream.elsewhere.in(l.room), true
+	l.presenceVersion = version
+	return l.stream.remote.in(l.room), true
 }
 
 // Here tells the other servers who is in the room on this one.
-func (l *Log) Here(c presence.Crowd) {
+func (l *Log) SetPresence(c presence.Roster) {
 	l.announced = true
-	l.stream.here.set(l.room, c)
+	l.stream.local.set(l.room, c)
 }
 
 // sequence returns the sequence number of a message that the stream stored, 0 for others.
@@ -384,7 +384,7 @@ func sequence(m *Message) uint64 {
 		return 0
 	}
 	seq, err := strconv.ParseUint(m.header("Nats-Sequence"), 10, 64)
-	if err != nil || seq > protocol.MaxID/placesPerTurn-1 {
+	if err != nil || seq > protocol.MaxID/idsPerTurn-1 {
 		return 0
 	}
 	return seq

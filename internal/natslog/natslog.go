@@ -27,11 +27,11 @@ import (
 const (
 	streamName = "CHAT"
 
-	// sayPrefix begins the subjects of rooms, hearPrefix those of what the stream has stored.
-	sayPrefix, hearPrefix = "chat.", "said."
+	// publishPrefix begins the subjects of rooms, republishPrefix those of what the stream has stored.
+	publishPrefix, republishPrefix = "chat.", "said."
 
-	// maxTurns is how many turns the stream keeps of each room.
-	maxTurns = 3000
+	// maxRoomTurns is how many turns the stream keeps of each room.
+	maxRoomTurns = 3000
 
 	// requestTimeout is how long an answer is waited for.
 	requestTimeout = 2 * time.Second
@@ -105,7 +105,7 @@ type Monitor interface {
 	Published(took time.Duration)          // a turn, until the stream had it
 	Repeated()                             // an attempt to publish a turn
 	Fetched(turns int)                     // that did not come by themselves
-	Broke()                                // a turn came that was not the next
+	Gap()                                  // a turn came that was not the next
 	Unreadable(n int)                      // turns or lines of the stream
 }
 
@@ -118,30 +118,30 @@ type Stream struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
-	contact chan struct{} // closed when the stream was reached first
-	secret  [32]byte      // set before that
-	arrived chan *Message
-	nudge   chan struct{} // receives when the stream should be read now
-	orders  chan func()   // for read to carry out
-	opening chan struct{} // a token for each room that open reads
-	reads   chan struct{} // a token for each room that Kept reads
+	contact     chan struct{} // closed when the stream was reached first
+	secret      [32]byte      // set before that
+	arrived     chan *Message
+	wakeup      chan struct{} // receives when the stream should be read now
+	readerTasks chan func()   // for read to carry out
+	openSlots   chan struct{} // a token for each room that open reads
+	readSlots   chan struct{} // a token for each room that Kept reads
 
-	cursor     atomic.Uint64 // the last sequence number that was read. Set by read
-	recent     recentTurns   // those up to the cursor. Owned by read
-	lostEnd    atomic.Uint64 // turns up to this sequence number were lost, and others may have their numbers. Set by read
-	created    atomic.Int64  // when the stream was made, in nanoseconds since 1970. Set by read
-	turnsOut   atomic.Int64  // turns that were published and not acknowledged
-	isAway     atomic.Bool   // the stream does not answer
-	isStuck    atomic.Bool   // the stream stores nothing
-	begun      time.Time     // when this was made
-	stored     instant       // when a turn was stored last, since begun
-	answered   instant       // when a turn was last read or acknowledged, since begun
-	left       atomic.Int64  // when a node was left last, in nanoseconds since begun
-	wanted     atomic.Uint64 // the least sequence number that a Log wants to be told of
-	looks      looks
-	complaints complaints
-	here       *here
-	elsewhere  *elsewhere
+	cursor       atomic.Uint64 // the last sequence number that was read. Set by read
+	recent       recentTurns   // those up to the cursor. Owned by read
+	lostEnd      atomic.Uint64 // turns up to this sequence number were lost, and others may have their numbers. Set by read
+	created      atomic.Int64  // when the stream was made, in nanoseconds since 1970. Set by read
+	unackedTurns atomic.Int64  // turns that were published and not acknowledged
+	isAway       atomic.Bool   // the stream does not answer
+	isStuck      atomic.Bool   // the stream stores nothing
+	begun        time.Time     // when this was made
+	stored       instant       // when a turn was stored last, since begun
+	answered     instant       // when a turn was last read or acknowledged, since begun
+	left         atomic.Int64  // when a node was left last, in nanoseconds since begun
+	wanted       atomic.Uint64 // the least sequence number that a Log wants to be told of
+	looks        looks
+	complaints   complaints
+	local        *localPresence
+	remote       *remotePresence
 
 	mu   sync.Mutex
 	logs map[string]map[*Log]bool // by subject
@@ -172,7 +172,7 @@ type looks struct {
 // the caller calls Close. An error says that a setting is wrong.
 func Open(o Options, monitor Monitor) (*Stream, error) {
 	s := newStream(o, monitor)
-	c, err := connect(o, s.wake, s.complain)
+	c, err := connect(o, s.wake, s.logLimited)
 	if err != nil {
 		return nil, err
 	}
@@ -189,20 +189,20 @@ func OpenOn(e Engine, o Options, monitor Monitor) *Stream {
 
 func newStream(o Options, monitor Monitor) *Stream {
 	s := &Stream{
-		options: o,
-		monitor: monitor,
-		begun:   time.Now(),
-		contact: make(chan struct{}),
-		arrived: make(chan *Message, 4096),
-		nudge:   make(chan struct{}, 1),
-		orders:  make(chan func()),
-		opening: make(chan struct{}, maxOpening),
-		reads:   make(chan struct{}, maxReads),
-		logs:    make(map[string]map[*Log]bool),
+		options:     o,
+		monitor:     monitor,
+		begun:       time.Now(),
+		contact:     make(chan struct{}),
+		arrived:     make(chan *Message, 4096),
+		wakeup:      make(chan struct{}, 1),
+		readerTasks: make(chan func()),
+		openSlots:   make(chan struct{}, maxOpening),
+		readSlots:   make(chan struct{}, maxReads),
+		logs:        make(map[string]map[*Log]bool),
 	}
 	s.wanted.Store(nothingWanted)
 	s.complaints.at = make(map[string]time.Time)
-	s.here, s.elsewhere = newHere(), newElsewhere()
+	s.local, s.remote = newLocalPresence(), newRemotePresence()
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s
 }
@@ -219,7 +219,7 @@ func (s *Stream) run() {
 		return
 	}
 	s.running.Go(s.read)
-	s.running.Go(s.tellPresence)
+	s.running.Go(s.publishPresence)
 	s.watch()
 }
 
@@ -248,7 +248,7 @@ func (s *Stream) Close(wait time.Duration) {
 func (s *Stream) Await(ctx context.Context, wait time.Duration) bool {
 	select {
 	case <-s.contact:
-		return s.out() == nil
+		return s.outage() == nil
 	default:
 	}
 	timer := time.NewTimer(wait)
@@ -260,14 +260,14 @@ func (s *Stream) Await(ctx context.Context, wait time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
-	return s.out() == nil
+	return s.outage() == nil
 }
 
 // IsConnected reports whether there is a connection to NATS.
 func (s *Stream) IsConnected() bool { return s.engine.IsConnected() }
 
 // TurnsUnderWay returns how many turns were published and are not acknowledged.
-func (s *Stream) TurnsUnderWay() int64 { return s.turnsOut.Load() }
+func (s *Stream) UnackedTurns() int64 { return s.unackedTurns.Load() }
 
 // Secret returns 32 random bytes, the same on all servers. It waits until the stream was
 // reached first.
@@ -277,7 +277,7 @@ func (s *Stream) Secret() [32]byte {
 }
 
 // out returns why clients are to be disconnected: nil while the stream is within reach.
-func (s *Stream) out() *protocol.Disconnect {
+func (s *Stream) outage() *protocol.Disconnect {
 	if s.isAway.Load() || s.isStuck.Load() {
 		return &OutOfReach
 	}
@@ -302,7 +302,7 @@ func (s *Stream) makeContact() bool {
 			break
 		}
 		if isLate := time.Since(since) >= awayAfter; isLate || s.engine.IsConnected() {
-			s.complain("nats away", "nats: the stream %s is out of reach: %v", streamName, err)
+			s.logLimited("nats away", "nats: the stream %s is out of reach: %v", streamName, err)
 			s.isAway.Store(isLate)
 		}
 		if time.Since(since) >= maxErrors*lookInterval {
@@ -322,10 +322,10 @@ func (s *Stream) makeContact() bool {
 
 // subscribe subscribes to what the stream stores, and to what other servers tell.
 func (s *Stream) subscribe() error {
-	if err := s.engine.Subscribe(hearPrefix+">", s.arrive); err != nil {
+	if err := s.engine.Subscribe(republishPrefix+">", s.arrive); err != nil {
 		return err
 	}
-	return s.engine.Subscribe(hereSubject, s.hearPresence)
+	return s.engine.Subscribe(presenceSubject, s.receivePresence)
 }
 
 // reach asks once for what is needed of the stream, and notes it.
@@ -378,9 +378,9 @@ type complaints struct {
 	at map[string]time.Time
 }
 
-// complain logs what goes on for as long as NATS is away, once in complainInterval of each
+// logLimited logs what goes on for as long as NATS is away, once in complainInterval of each
 // kind.
-func (s *Stream) complain(kind, format string, args ...any) {
+func (s *Stream) logLimited(kind, format string, args ...any) {
 	s.complaints.mu.Lock()
 	defer s.complaints.mu.Unlock()
 	now := time.Now()
@@ -394,7 +394,7 @@ func (s *Stream) complain(kind, format string, args ...any) {
 // wake has the stream read now.
 func (s *Stream) wake() {
 	select {
-	case s.nudge <- struct{}{}:
+	case s.wakeup <- struct{}{}:
 	default:
 	}
 }
@@ -409,9 +409,9 @@ func newID() string {
 // subject returns the subject of a room.
 func subject(room string) string {
 	if room == "" {
-		return sayPrefix + "lobby"
+		return publishPrefix + "lobby"
 	}
-	return sayPrefix + "room." + protocol.PlainRoom(room)
+	return publishPrefix + "room." + protocol.PlainRoom(room)
 }
 
 // errAnswer says that an answer could not be understood.

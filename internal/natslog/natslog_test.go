@@ -56,7 +56,7 @@ func (s *server) count(what string, n int) {
 func (s *server) Published(time.Duration) { s.count("published", 1) }
 func (s *server) Repeated()               { s.count("repeated", 1) }
 func (s *server) Fetched(n int)           { s.count("fetched", n) }
-func (s *server) Broke()                  { s.count("broke", 1) }
+func (s *server) Gap()                    { s.count("broke", 1) }
 func (s *server) Unreadable(n int)        { s.count("unreadable", n) }
 
 // wantLogged fails the test unless the log has part n times.
@@ -84,8 +84,8 @@ type room struct {
 	*natslog.Log
 	t     *testing.T
 	said  int
-	heard []natslog.Heard // since the room began
-	start *natslog.Start
+	heard []natslog.StoredLine // since the room began
+	start *natslog.Snapshot
 	lost  []string // reasons
 }
 
@@ -113,8 +113,8 @@ func (r *room) settle(d time.Duration) {
 		if taken.Lost != nil {
 			r.lost = append(r.lost, taken.Lost.Reason)
 		}
-		if taken.Start != nil {
-			r.start, r.heard = taken.Start, nil
+		if taken.Snapshot != nil {
+			r.start, r.heard = taken.Snapshot, nil
 		}
 		r.heard = append(r.heard, taken.Lines...)
 	}
@@ -146,7 +146,7 @@ func (r *room) want(texts ...string) {
 	if got := r.texts(); !slices.Equal(got, texts) {
 		r.t.Errorf("heard %.300q, want %.300q", got, texts)
 	}
-	if !slices.IsSortedFunc(r.heard, func(a, b natslog.Heard) int { return int(a.ID - b.ID) }) {
+	if !slices.IsSortedFunc(r.heard, func(a, b natslog.StoredLine) int { return int(a.ID - b.ID) }) {
 		r.t.Error("ids do not increase")
 	}
 }
@@ -283,7 +283,7 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 			ada.want(said...)
 			bob.want(said...)
 		}
-		if ada.Pending() != 0 || one.TurnsUnderWay() != 0 {
+		if ada.Pending() != 0 || one.UnackedTurns() != 0 {
 			t.Error("a turn is still under way")
 		}
 		for i, h := range ada.heard {
@@ -339,8 +339,8 @@ func TestTurnsAreBounded(t *testing.T) {
 				said++
 			}
 			synctest.Wait()
-			if one.TurnsUnderWay() != 1 || said > 901 || !long && said != 901 {
-				t.Errorf("%d turns are under way, %d lines were said", one.TurnsUnderWay(), said)
+			if one.UnackedTurns() != 1 || said > 901 || !long && said != 901 {
+				t.Errorf("%d turns are under way, %d lines were said", one.UnackedTurns(), said)
 			}
 			ada.settle(time.Second)
 			stored := nats.Stored("CHAT", "chat.lobby")
@@ -995,39 +995,39 @@ func TestPresence(t *testing.T) {
 	onFakeTime(t, func(t *testing.T, nats *natstest.NATS) {
 		one, two, three := start(t, nats), start(t, nats), start(t, nats)
 		here, there, silent := one.join("team"), two.join("team"), three.join("team")
-		want := func(crowds ...presence.Crowd) {
+		want := func(rosters ...presence.Roster) {
 			t.Helper()
-			got, changed := here.Elsewhere()
-			slices.SortFunc(got, func(a, b presence.Crowd) int { return a.Count - b.Count })
-			if !changed || !slices.EqualFunc(got, crowds, func(a, b presence.Crowd) bool { return a.Count == b.Count && maps.Equal(a.Names, b.Names) }) {
-				t.Errorf("%v, changed: %v, want %v", got, changed, crowds)
+			got, changed := here.RemotePresence()
+			slices.SortFunc(got, func(a, b presence.Roster) int { return a.Count - b.Count })
+			if !changed || !slices.EqualFunc(got, rosters, func(a, b presence.Roster) bool { return a.Count == b.Count && maps.Equal(a.Names, b.Names) }) {
+				t.Errorf("%v, changed: %v, want %v", got, changed, rosters)
 			}
 		}
-		ada := presence.Crowd{Count: 1, Names: map[string]string{"ada": "Ada"}}
-		crowd := presence.Crowd{Count: 60}
-		there.Here(ada)
-		silent.Here(crowd)
+		ada := presence.Roster{Count: 1, Names: map[string]string{"ada": "Ada"}}
+		roster := presence.Roster{Count: 60}
+		there.SetPresence(ada)
+		silent.SetPresence(roster)
 		time.Sleep(1500 * time.Millisecond)
-		want(ada, crowd)
+		want(ada, roster)
 		late := start(t, nats).join("team")
 		time.Sleep(1500 * time.Millisecond)
-		if crowds, _ := late.Elsewhere(); len(crowds) != 2 {
-			t.Errorf("a server that starts hears of %v", crowds)
+		if rosters, _ := late.RemotePresence(); len(rosters) != 2 {
+			t.Errorf("a server that starts hears of %v", rosters)
 		}
-		late.Here(presence.Crowd{Count: 2})
+		late.SetPresence(presence.Roster{Count: 2})
 		time.Sleep(1500 * time.Millisecond)
-		want(ada, presence.Crowd{Count: 2}, crowd)
+		want(ada, presence.Roster{Count: 2}, roster)
 		again := two.join("team") // opened again before it was closed
-		again.Here(ada)
+		again.SetPresence(ada)
 		there.Close()
 		time.Sleep(1500 * time.Millisecond)
-		want(ada, presence.Crowd{Count: 2}, crowd)
+		want(ada, presence.Roster{Count: 2}, roster)
 		late.Close()
 		time.Sleep(1500 * time.Millisecond)
-		want(ada, crowd)
+		want(ada, roster)
 		three.conn.SetCut(true)
 		time.Sleep(20 * time.Second)
-		want(ada, crowd)
+		want(ada, roster)
 		time.Sleep(20 * time.Second)
 		want(ada)
 		two.Close()
@@ -1044,12 +1044,12 @@ func TestPresenceIsBounded(t *testing.T) {
 		other := nats.Connect()
 		defer other.Close()
 		other.Subscribe("chat-here", func(m *natslog.Message) { longest = max(longest, len(m.Data)) })
-		crowd := presence.Crowd{Count: presence.MaxNames, Names: make(map[string]string)}
+		roster := presence.Roster{Count: presence.MaxNames, Names: make(map[string]string)}
 		for i := range presence.MaxNames {
-			crowd.Names[fmt.Sprintf("%032x", i)] = strings.Repeat("<", 32)
+			roster.Names[fmt.Sprintf("%032x", i)] = strings.Repeat("<", 32)
 		}
 		for i := range 100 {
-			one.join(fmt.Sprint("room-", i)).Here(crowd)
+			one.join(fmt.Sprint("room-", i)).SetPresence(roster)
 		}
 		time.Sleep(5 * time.Second)
 		if longest < 256<<10 || longest > 1<<20 {
@@ -1091,23 +1091,23 @@ func TestPresenceThatCannotBe(t *testing.T) {
 		for i := range presence.MaxNames {
 			many += fmt.Sprintf(`,"%x":"Ada"`, i)
 		}
-		for i, crowd := range []string{
+		for i, roster := range []string{
 			`{}`, `null`, `{"count":0}`, `{"count":-1}`, `{"count":4611686018427387904}`,
 			`{"count":1,"names":{"` + strings.Repeat("a", 100_000) + `":"Ada"}}`,
 			`{"count":1,"names":{"\u0001<":"Ada"}}`,
 			`{"count":51,"names":{"":""` + many + `}}`,
 		} {
-			say(fmt.Sprintf(`{"server":"s%d","rooms":{"team":%s}}`, i, crowd))
-			if crowds, _ := here.Elsewhere(); len(crowds) != 0 {
-				t.Errorf("%.100s makes %.100v", crowd, crowds)
+			say(fmt.Sprintf(`{"server":"s%d","rooms":{"team":%s}}`, i, roster))
+			if rosters, _ := here.RemotePresence(); len(rosters) != 0 {
+				t.Errorf("%.100s makes %.100v", roster, rosters)
 			}
 		}
 		for _, text := range []string{``, `null`, `[]`, `{}`, `{"server":7}`, `{"rooms":[]}`, `{"server":"s","rooms":null}`, `{"server":"s","rooms":{"team":[]}}`, "\xff"} {
 			say(text)
 		}
 		say(`{"server":"s","rooms":{"team":{"count":1,"names":{"ada":"A\u202eda"}},"other":{"count":-1}},"more":1}`)
-		if crowds, _ := here.Elsewhere(); len(crowds) != 1 || crowds[0].Names["ada"] != "Ada" {
-			t.Errorf("%v", crowds)
+		if rosters, _ := here.RemotePresence(); len(rosters) != 1 || rosters[0].Names["ada"] != "Ada" {
+			t.Errorf("%v", rosters)
 		}
 	})
 }
@@ -1156,7 +1156,7 @@ func TestClosingEndsEverything(t *testing.T) {
 		ada.Close()
 		begin := time.Now()
 		time.Sleep(time.Second)
-		if one.TurnsUnderWay() != 0 || time.Since(begin) > 2*time.Second {
+		if one.UnackedTurns() != 0 || time.Since(begin) > 2*time.Second {
 			t.Error("the turn is still under way")
 		}
 	})

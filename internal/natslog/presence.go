@@ -15,18 +15,18 @@ import (
 )
 
 const (
-	// hereSubject is where each server says who is in which room on it.
-	hereSubject = "chat-here"
+	// presenceSubject is where each server says who is in which room on it.
+	presenceSubject = "chat-here"
 
-	// hereInterval is how often it says so if nothing changes.
-	hereInterval = 10 * time.Second
+	// presenceInterval is how often it says so if nothing changes.
+	presenceInterval = 10 * time.Second
 
 	// forgetAfter is how long a server may be silent before it is forgotten.
-	forgetAfter = 3 * hereInterval
+	forgetAfter = 3 * presenceInterval
 
-	// maxHere is the length in bytes of all users whom a server names, about and at most: a
+	// maxPresence is the length in bytes of all users whom a server names, about and at most: a
 	// message to NATS may have 1 MiB. Of larger rooms it tells the number alone.
-	maxHere = 512 << 10
+	maxPresence = 512 << 10
 
 	// maxCount is how many users a server may have in a room, at most: more than it may have
 	// connections.
@@ -36,27 +36,27 @@ const (
 	maxUserID = 64
 )
 
-// A hereMessage is what a server says.
-type hereMessage struct {
-	Server string                    `json:"server"`
-	Rooms  map[string]presence.Crowd `json:"rooms"` // null from a server that stops
+// A presenceMessage is what a server says.
+type presenceMessage struct {
+	Server string                     `json:"server"`
+	Rooms  map[string]presence.Roster `json:"rooms"` // null from a server that stops
 }
 
-// A here is who is in which room on this server.
-type here struct {
+// A localPresence is who is in which room on this server.
+type localPresence struct {
 	server  string
 	changed chan struct{} // receives when it changed
 
 	mu    sync.Mutex
-	rooms map[string]presence.Crowd
+	rooms map[string]presence.Roster
 }
 
-func newHere() *here {
-	return &here{server: newID(), changed: make(chan struct{}, 1), rooms: make(map[string]presence.Crowd)}
+func newLocalPresence() *localPresence {
+	return &localPresence{server: newID(), changed: make(chan struct{}, 1), rooms: make(map[string]presence.Roster)}
 }
 
 // set sets who is in a room.
-func (h *here) set(room string, c presence.Crowd) {
+func (h *localPresence) set(room string, c presence.Roster) {
 	h.mu.Lock()
 	if c.Count == 0 {
 		delete(h.rooms, room)
@@ -68,7 +68,7 @@ func (h *here) set(room string, c presence.Crowd) {
 }
 
 // touch has the others told soon.
-func (h *here) touch() {
+func (h *localPresence) touch() {
 	select {
 	case h.changed <- struct{}{}:
 	default:
@@ -76,7 +76,7 @@ func (h *here) touch() {
 }
 
 // encode returns the message that says who is here.
-func (h *here) encode() []byte {
+func (h *localPresence) encode() []byte {
 	h.mu.Lock()
 	rooms := maps.Clone(h.rooms)
 	h.mu.Unlock()
@@ -89,51 +89,51 @@ func (h *here) encode() []byte {
 		for userID, name := range c.Names {
 			size += len(userID) + 6*len(name) + 8 // JSON may need six bytes for one
 		}
-		if size > maxHere {
-			rooms[room] = presence.Crowd{Count: c.Count}
+		if size > maxPresence {
+			rooms[room] = presence.Roster{Count: c.Count}
 		}
 	}
-	text, _ := json.Marshal(hereMessage{h.server, rooms}) // it can be encoded
+	text, _ := json.Marshal(presenceMessage{h.server, rooms}) // it can be encoded
 	return text
 }
 
-// An elsewhere is who is in which room on other servers.
-type elsewhere struct {
+// A remotePresence is who is in which room on other servers.
+type remotePresence struct {
 	version atomic.Uint64 // grows with each change
 
 	mu      sync.Mutex
-	servers map[string]serverHere
+	servers map[string]serverPresence
 }
 
-// A serverHere is what a server said last.
-type serverHere struct {
-	rooms map[string]presence.Crowd
+// A serverPresence is what a server said last.
+type serverPresence struct {
+	rooms map[string]presence.Roster
 	heard time.Time
 }
 
-func newElsewhere() *elsewhere {
-	e := &elsewhere{servers: make(map[string]serverHere)}
+func newRemotePresence() *remotePresence {
+	e := &remotePresence{servers: make(map[string]serverPresence)}
 	e.version.Store(1)
 	return e
 }
 
 // set sets who is on a server, nil if it says goodbye. It reports whether the server was not
 // known.
-func (e *elsewhere) set(server string, rooms map[string]presence.Crowd, now time.Time) (isNew bool) {
+func (e *remotePresence) set(server string, rooms map[string]presence.Roster, now time.Time) (isNew bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	_, known := e.servers[server]
 	if rooms == nil {
 		delete(e.servers, server)
 	} else {
-		e.servers[server] = serverHere{rooms, now}
+		e.servers[server] = serverPresence{rooms, now}
 	}
 	e.version.Add(1)
 	return !known && rooms != nil
 }
 
 // forget forgets servers that were silent for too long.
-func (e *elsewhere) forget(now time.Time) {
+func (e *remotePresence) forget(now time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for server, s := range e.servers {
@@ -146,33 +146,33 @@ func (e *elsewhere) forget(now time.Time) {
 
 // in returns who is in a room, on each other server where somebody is, in the order of the
 // servers' ids: so it is the same until somebody comes or goes.
-func (e *elsewhere) in(room string) (crowds []presence.Crowd) {
+func (e *remotePresence) in(room string) (rosters []presence.Roster) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, server := range slices.Sorted(maps.Keys(e.servers)) {
 		if c, ok := e.servers[server].rooms[room]; ok {
-			crowds = append(crowds, c)
+			rosters = append(rosters, c)
 		}
 	}
-	return crowds
+	return rosters
 }
 
-// tellPresence tells the other servers who is here, after a change and every hereInterval,
+// publishPresence tells the other servers who is here, after a change and every presenceInterval,
 // but not more than once a second.
-func (s *Stream) tellPresence() {
-	heartbeat := time.NewTicker(hereInterval)
+func (s *Stream) publishPresence() {
+	heartbeat := time.NewTicker(presenceInterval)
 	defer heartbeat.Stop()
-	s.here.touch() // so that the others tell this server
+	s.local.touch() // so that the others tell this server
 	for {
 		select {
-		case <-s.here.changed:
+		case <-s.local.changed:
 		case <-heartbeat.C:
 		case <-s.ctx.Done():
 			return
 		}
-		s.elsewhere.forget(time.Now())
-		if s.engine.Publish(hereSubject, s.here.encode()) != nil {
-			s.here.touch() // there is no connection now
+		s.remote.forget(time.Now())
+		if s.engine.Publish(presenceSubject, s.local.encode()) != nil {
+			s.local.touch() // there is no connection now
 		}
 		if !s.sleep(presence.Interval) {
 			return
@@ -182,29 +182,29 @@ func (s *Stream) tellPresence() {
 
 // goodbye tells the other servers that nobody is here any more.
 func (s *Stream) goodbye() {
-	text, _ := json.Marshal(hereMessage{Server: s.here.server}) // it can be encoded
-	s.engine.Publish(hereSubject, text)                         // an error says that nobody hears it
+	text, _ := json.Marshal(presenceMessage{Server: s.local.server}) // it can be encoded
+	s.engine.Publish(presenceSubject, text)                          // an error says that nobody hears it
 }
 
-// hearPresence takes what a server says.
-func (s *Stream) hearPresence(m *Message) {
-	var said hereMessage
-	if json.Unmarshal(m.Data, &said) != nil || said.Server == s.here.server {
+// receivePresence takes what a server says.
+func (s *Stream) receivePresence(m *Message) {
+	var said presenceMessage
+	if json.Unmarshal(m.Data, &said) != nil || said.Server == s.local.server {
 		return
 	}
 	for room, c := range said.Rooms {
-		if !clean(c) {
+		if !validate(c) {
 			delete(said.Rooms, room)
 		}
 	}
-	if s.elsewhere.set(said.Server, said.Rooms, time.Now()) {
-		s.here.touch() // it does not know who is here
+	if s.remote.set(said.Server, said.Rooms, time.Now()) {
+		s.local.touch() // it does not know who is here
 	}
 }
 
-// clean cleans the names in a crowd. It reports false if no server can have said who is in
+// validate cleans the names in a roster. It reports false if no server can have said who is in
 // it: the notices made of it would be too long.
-func clean(c presence.Crowd) bool {
+func validate(c presence.Roster) bool {
 	if c.Count < 1 || c.Count > maxCount || len(c.Names) > presence.MaxNames {
 		return false
 	}

@@ -51,26 +51,26 @@ func (s *Stream) read() {
 			seq := sequence(m)
 			switch cursor := s.cursor.Load(); {
 			case seq == cursor+1:
-				s.take(m, seq)
+				s.dispatch(m, seq)
 			case seq > cursor:
-				s.monitor.Broke()
+				s.monitor.Gap()
 				note(s.catchUp(seq))
 			case s.recent.hasOther(m, seq):
 				note(s.rewind(seq))
 			}
 		case <-quiet.C:
 			note(s.catchUp(0))
-		case <-s.nudge:
+		case <-s.wakeup:
 			note(s.catchUp(0))
-		case do := <-s.orders:
+		case do := <-s.readerTasks:
 			do()
 		}
 		quiet.Reset(quietTime)
 	}
 }
 
-// take hands a turn to its room, and moves the cursor there.
-func (s *Stream) take(m *Message, seq uint64) {
+// dispatch hands a turn to its room, and moves the cursor there.
+func (s *Stream) dispatch(m *Message, seq uint64) {
 	subject := m.header("Nats-Subject")
 	s.mu.Lock()
 	for l := range s.logs[subject] {
@@ -99,14 +99,14 @@ func (s *Stream) catchUp(until uint64) bool {
 		if s.recent.has(begin) {
 			from = begin
 		}
-		end, err := s.fetch(s.ctx, sayPrefix+">", from, func(m *Message, seq uint64) {
+		end, err := s.fetch(s.ctx, publishPrefix+">", from, func(m *Message, seq uint64) {
 			isOther = isOther || seq == begin && s.recent.hasOther(m, seq)
 			isBehind = isBehind || seq > s.cursor.Load()+1
 			if seq == begin || isOther || isBehind {
 				return
 			}
 			fetched++
-			s.take(m, seq)
+			s.dispatch(m, seq)
 		})
 		if fetched > 0 {
 			s.monitor.Fetched(fetched)
@@ -120,7 +120,7 @@ func (s *Stream) catchUp(until uint64) bool {
 		case isBehind:
 			return s.jump()
 		case err != nil:
-			s.complain("nats fetch", "nats: the stream cannot be read: %v", err)
+			s.logLimited("nats fetch", "nats: the stream cannot be read: %v", err)
 			return false
 		case end && s.cursor.Load() >= until:
 			return true
@@ -186,7 +186,7 @@ func (s *Stream) jump() bool {
 	}
 	switch {
 	case err != nil:
-		s.complain("nats fetch", "nats: the stream cannot be read: %v", err)
+		s.logLimited("nats fetch", "nats: the stream cannot be read: %v", err)
 		return false
 	case info.Created.UnixNano() == s.created.Load():
 		s.monitor.Logf("nats behind", "nats: the stream %s no longer has all that was said while this server was away", streamName)
@@ -325,7 +325,7 @@ func (s *Stream) watch() {
 
 // look looks at the stream once.
 func (s *Stream) look(w *watcher) {
-	if s.turnsOut.Load() == 0 {
+	if s.unackedTurns.Load() == 0 {
 		s.isStuck.Store(false) // or nobody would find out that it no longer is
 	}
 	number := s.looks.begin()
@@ -373,7 +373,7 @@ func (s *Stream) look(w *watcher) {
 	case w.backwards >= looksBefore:
 		s.monitor.Logf("nats stream", "nats: the stream %s has lost turns: it ends at %d, and %d was read", streamName, end, cursor)
 	default:
-		s.lookForSilence(w, end, now)
+		s.checkStalled(w, end, now)
 		return
 	}
 	w.backwards, w.moved = 0, now
@@ -383,7 +383,7 @@ func (s *Stream) look(w *watcher) {
 // order has the goroutine that reads do something.
 func (s *Stream) order(do func()) {
 	select {
-	case s.orders <- do:
+	case s.readerTasks <- do:
 	case <-s.ctx.Done():
 	}
 }
@@ -396,8 +396,8 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// lookForSilence has another node looked for when the stream has more than is read.
-func (s *Stream) lookForSilence(w *watcher, end uint64, now time.Time) {
+// checkStalled has another node looked for when the stream has more than is read.
+func (s *Stream) checkStalled(w *watcher, end uint64, now time.Time) {
 	cursor := s.cursor.Load()
 	if cursor != w.cursor || end <= cursor {
 		w.cursor, w.moved, w.gone = cursor, now, 0
@@ -406,7 +406,7 @@ func (s *Stream) lookForSilence(w *watcher, end uint64, now time.Time) {
 	if now.Sub(w.moved) < silentAfter {
 		return
 	}
-	if m, _, err := s.next(sayPrefix+">", cursor+1); err == nil && m == nil {
+	if m, _, err := s.next(publishPrefix+">", cursor+1); err == nil && m == nil {
 		if w.gone++; w.gone >= looksBefore { // else it may be a new leader that lacks the last ones
 			s.order(func() { s.skip(cursor, end) })
 		}

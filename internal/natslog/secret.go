@@ -57,7 +57,7 @@ func (s *Stream) sharedSecret(offer [32]byte) (secret [32]byte, err error) {
 func (s *Stream) keepSecret() bool {
 	stored, err := s.sharedSecret(s.secret)
 	if err != nil {
-		s.complain("nats secret", "nats: the secret: %v", err)
+		s.logLimited("nats secret", "nats: the secret: %v", err)
 		return false
 	}
 	if stored != s.secret {

@@ -54,10 +54,10 @@ func readAnswer(a *Message, v any) error {
 func (s *Stream) config() *nats.StreamConfig {
 	return &nats.StreamConfig{
 		Name:              streamName,
-		Subjects:          []string{sayPrefix + ">"},
+		Subjects:          []string{publishPrefix + ">"},
 		Storage:           nats.FileStorage,
 		Replicas:          s.options.Replicas,
-		MaxMsgsPerSubject: maxTurns,
+		MaxMsgsPerSubject: maxRoomTurns,
 		MaxMsgs:           -1,
 		MaxBytes:          s.options.MaxBytes,
 		MaxMsgSize:        -1,
@@ -65,7 +65,7 @@ func (s *Stream) config() *nats.StreamConfig {
 		MaxAge:            s.options.Keep,
 		Discard:           nats.DiscardOld,
 		AllowDirect:       true,
-		RePublish:         &nats.RePublish{Source: sayPrefix + ">", Destination: hearPrefix + ">"},
+		RePublish:         &nats.RePublish{Source: publishPrefix + ">", Destination: republishPrefix + ">"},
 		FirstSeq:          uint64(time.Now().UnixMilli()),
 	}
 }
@@ -141,12 +141,12 @@ func (s *Stream) check(info *nats.StreamInfo) {
 		}
 	}
 	note(is.Storage != want.Storage, "file storage")
-	note(!slices.Equal(is.Subjects, want.Subjects), fmt.Sprintf("the subject %s> alone", sayPrefix))
+	note(!slices.Equal(is.Subjects, want.Subjects), fmt.Sprintf("the subject %s> alone", publishPrefix))
 	note(!is.AllowDirect, "allow_direct")
-	note(is.RePublish == nil || *is.RePublish != *want.RePublish, fmt.Sprintf("republish from %s> to %s>", sayPrefix, hearPrefix))
-	note(is.MaxMsgsPerSubject != want.MaxMsgsPerSubject, fmt.Sprintf("max_msgs_per_subject %d", maxTurns))
+	note(is.RePublish == nil || *is.RePublish != *want.RePublish, fmt.Sprintf("republish from %s> to %s>", publishPrefix, republishPrefix))
+	note(is.MaxMsgsPerSubject != want.MaxMsgsPerSubject, fmt.Sprintf("max_msgs_per_subject %d", maxRoomTurns))
 	note(is.Discard != want.Discard, "discard old")
-	note(is.MaxMsgSize > 0 && is.MaxMsgSize < maxTurn, fmt.Sprintf("max_msg_size %d or more", maxTurn))
+	note(is.MaxMsgSize > 0 && is.MaxMsgSize < maxTurnBytes, fmt.Sprintf("max_msg_size %d or more", maxTurnBytes))
 	note(is.MaxAge != want.MaxAge, fmt.Sprintf("max_age %v, as -keep says", want.MaxAge))
 	note(is.Replicas < want.Replicas, fmt.Sprintf("%d replicas", want.Replicas))
 	if len(lacks) > 0 {
@@ -344,9 +344,9 @@ const maxLags = 40
 
 // readRoom reads a room as the stream has it now, at least up to the cursor. The stream's first
 // sequence number is asked last: turns may be deleted while they are read.
-func (s *Stream) readRoom(ctx context.Context, subject string) (*opened, error) {
+func (s *Stream) readRoom(ctx context.Context, subject string) (*roomSnapshot, error) {
 	cursor := s.cursor.Load()
-	o := &opened{window: newWindow()}
+	o := &roomSnapshot{window: newWindow()}
 	turns, firstTurn, until := 0, uint64(0), uint64(0)
 	for lags := 0; lags < maxLags; {
 		before := o.last
@@ -402,23 +402,23 @@ func (s *Stream) readRoom(ctx context.Context, subject string) (*opened, error) 
 
 // turnLimit returns how many turns the stream keeps of a room.
 func turnLimit(info *nats.StreamInfo) int {
-	if limit := info.Config.MaxMsgsPerSubject; limit > 0 && limit < maxTurns {
+	if limit := info.Config.MaxMsgsPerSubject; limit > 0 && limit < maxRoomTurns {
 		return int(limit)
 	}
-	return maxTurns
+	return maxRoomTurns
 }
 
 // Kept returns the last messages of a room, and an id after which nothing is missing in
 // them. The room need not be open.
-func (s *Stream) Kept(ctx context.Context, room string) (*Start, error) {
+func (s *Stream) Kept(ctx context.Context, room string) (*Snapshot, error) {
 	select {
 	case <-s.contact:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 	select {
-	case s.reads <- struct{}{}:
-		defer func() { <-s.reads }()
+	case s.readSlots <- struct{}{}:
+		defer func() { <-s.readSlots }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -426,7 +426,7 @@ func (s *Stream) Kept(ctx context.Context, room string) (*Start, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Start{o.kept.messages, o.kept.goneID}, nil
+	return &Snapshot{o.kept.messages, o.kept.goneID}, nil
 }
 
 // open reads the room, and tries again until that succeeds or another reading begins.
@@ -439,16 +439,16 @@ func (l *Log) open(reading uint64) {
 	}
 	for {
 		select {
-		case s.opening <- struct{}{}:
+		case s.openSlots <- struct{}{}:
 		case <-l.ctx.Done():
 			return
 		}
 		o, err := s.readRoom(l.ctx, l.subject)
-		<-s.opening
+		<-s.openSlots
 		l.mu.Lock()
 		isCurrent := l.reading == reading
 		if isCurrent && err == nil {
-			l.opened = o
+			l.snapshot = o
 		}
 		l.mu.Unlock()
 		if !isCurrent || l.ctx.Err() != nil {
@@ -458,7 +458,7 @@ func (l *Log) open(reading uint64) {
 			l.signal()
 			return
 		}
-		s.complain("nats open", "nats: %s cannot be read: %v", l.subject, err)
+		s.logLimited("nats open", "nats: %s cannot be read: %v", l.subject, err)
 		if errors.Is(err, errLags) {
 			s.leaveNode()
 		}
@@ -471,7 +471,7 @@ func (l *Log) open(reading uint64) {
 // lose begins the room again. Its clients are disconnected for a reason.
 func (l *Log) lose(reason *protocol.Disconnect) {
 	l.mu.Lock()
-	l.queue, l.opened, l.lost = nil, nil, reason
+	l.queue, l.snapshot, l.lost = nil, nil, reason
 	l.reading++
 	reading := l.reading
 	l.mu.Unlock()

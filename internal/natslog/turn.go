@@ -13,17 +13,17 @@ import (
 )
 
 const (
-	// maxLines is how many lines a turn has, at most. It is under placesPerTurn.
-	maxLines = 900
+	// maxTurnLines is how many lines a turn has, at most. It is under idsPerTurn.
+	maxTurnLines = 900
 
-	// maxTurn is the length in bytes of a turn, at most.
-	maxTurn = 128 << 10
+	// maxTurnBytes is the length in bytes of a turn, at most.
+	maxTurnBytes = 128 << 10
 
-	// maxLine is the length in bytes of a line in a turn, at most: JSON may double a text.
-	maxLine = 2*protocol.MaxText + 2<<10
+	// maxLineBytes is the length in bytes of a line in a turn, at most: JSON may double a text.
+	maxLineBytes = 2*protocol.MaxText + 2<<10
 
-	// placesPerTurn is how many ids there are for each sequence number of the stream.
-	placesPerTurn = 1000
+	// idsPerTurn is how many ids there are for each sequence number of the stream.
+	idsPerTurn = 1000
 
 	// timeFormat is how a turn gives its time, which is in UTC.
 	timeFormat = "2006-01-02T15:04:05.000Z"
@@ -31,7 +31,7 @@ const (
 
 // endID returns an id that is larger than those of the turns up to a sequence number, and
 // smaller than those of later turns.
-func endID(seq uint64) int64 { return int64(seq)*placesPerTurn + placesPerTurn - 1 }
+func endID(seq uint64) int64 { return int64(seq)*idsPerTurn + idsPerTurn - 1 }
 
 // A Line is what a client says.
 type Line struct {
@@ -72,11 +72,11 @@ func decodeTurn(data []byte, seq uint64) (lines []protocol.Message, skipped int,
 		Time  string            `json:"time"`
 		Lines []json.RawMessage `json:"lines"`
 	}
-	if len(data) > 2*maxTurn || !utf8.Valid(data) || json.Unmarshal(data, &t) != nil {
+	if len(data) > 2*maxTurnBytes || !utf8.Valid(data) || json.Unmarshal(data, &t) != nil {
 		return nil, 0, errUnreadable
 	}
 	at, err := time.Parse(timeFormat, t.Time)
-	if err != nil || len(t.Lines) == 0 || len(t.Lines) >= placesPerTurn {
+	if err != nil || len(t.Lines) == 0 || len(t.Lines) >= idsPerTurn {
 		return nil, 0, errUnreadable
 	}
 	for place, raw := range t.Lines {
@@ -86,7 +86,7 @@ func decodeTurn(data []byte, seq uint64) (lines []protocol.Message, skipped int,
 			continue
 		}
 		m := protocol.Message{
-			ID:          int64(seq)*placesPerTurn + int64(place),
+			ID:          int64(seq)*idsPerTurn + int64(place),
 			Time:        at,
 			UserID:      line.UserID,
 			Name:        line.Name,
@@ -104,12 +104,12 @@ func decodeTurn(data []byte, seq uint64) (lines []protocol.Message, skipped int,
 
 // A turnID names a turn of a hub: the hub's own id and the turn's number, from 1 on.
 type turnID struct {
-	hub string
-	n   uint64
+	publisher string
+	n         uint64
 }
 
 // String returns the id as it is in a message's header.
-func (id turnID) String() string { return id.hub + "." + strconv.FormatUint(id.n, 10) }
+func (id turnID) String() string { return id.publisher + "." + strconv.FormatUint(id.n, 10) }
 
 // parseTurnID reads what String returned.
 func parseTurnID(text string) (id turnID, ok bool) {

@@ -10,7 +10,7 @@ import (
 
 const (
 	// windowTurns is how many of a room's last turns are searched for a line that is said
-	// again. It is under maxTurns, so that every hub can compute the same from the log,
+	// again. It is under maxRoomTurns, so that every hub can compute the same from the log,
 	// whenever it was opened.
 	windowTurns = 2000
 
@@ -21,17 +21,17 @@ const (
 // A window knows the lines of a room's last turns, so that it finds those that are said
 // again. What it finds depends on these turns alone: all hubs of a room find the same.
 type window struct {
-	turns uint64 // so far
-	first map[key]mark
-	keys  []keyAt // of the lines, oldest first
-	hubs  map[string]hubAt
+	turns      uint64 // so far
+	first      map[key]firstSeen
+	keys       []keyAt // of the lines, oldest first
+	publishers map[string]publisherAt
 }
 
 // A key stands for the user and the client message id of a line.
 type key [16]byte
 
-// A mark is what is known of a line that a key stands for.
-type mark struct {
+// A firstSeen is what is known of a line that a key stands for.
+type firstSeen struct {
 	id   int64 // of the first such line
 	time time.Time
 	last uint64 // the turn in which there was one last
@@ -43,12 +43,12 @@ type keyAt struct {
 	turn uint64
 }
 
-// A hubAt is the number of the last turn of a hub, and which turn of the room that was.
-type hubAt struct{ n, turn uint64 }
+// A publisherAt is the number of the last turn of a hub, and which turn of the room that was.
+type publisherAt struct{ n, turn uint64 }
 
 // newWindow returns the window of a room in which nothing was said.
 func newWindow() *window {
-	return &window{first: make(map[key]mark), hubs: make(map[string]hubAt)}
+	return &window{first: make(map[key]firstSeen), publishers: make(map[string]publisherAt)}
 }
 
 // begin notes that a turn begins. It reports false if the turn was there before: its hub
@@ -56,16 +56,16 @@ func newWindow() *window {
 func (w *window) begin(id turnID) bool {
 	w.turns++
 	if w.turns%windowTurns == 0 {
-		for hub, at := range w.hubs {
+		for hub, at := range w.publishers {
 			if at.turn+windowTurns < w.turns {
-				delete(w.hubs, hub)
+				delete(w.publishers, hub)
 			}
 		}
 	}
-	if at, ok := w.hubs[id.hub]; ok && id.n <= at.n && at.turn+windowTurns > w.turns {
+	if at, ok := w.publishers[id.publisher]; ok && id.n <= at.n && at.turn+windowTurns > w.turns {
 		return false
 	}
-	w.hubs[id.hub] = hubAt{id.n, w.turns}
+	w.publishers[id.publisher] = publisherAt{id.n, w.turns}
 	w.expire()
 	return true
 }
@@ -81,7 +81,7 @@ func (w *window) add(m *protocol.Message) (repeat bool) {
 	if repeat {
 		m.ID, m.Time = first.id, first.time
 	}
-	w.first[k] = mark{m.ID, m.Time, w.turns}
+	w.first[k] = firstSeen{m.ID, m.Time, w.turns}
 	w.keys = append(w.keys, keyAt{k, w.turns})
 	w.expire()
 	return repeat

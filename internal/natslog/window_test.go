@@ -47,7 +47,7 @@ func TestAWindowIsBounded(t *testing.T) {
 	w := newWindow()
 	for turn := range 20 {
 		w.begin(turnID{"hub", uint64(turn + 1)})
-		for line := range maxLines {
+		for line := range maxTurnLines {
 			w.add(said(int64(turn*1000+line+1), "ada", fmt.Sprint(turn, "-", line)))
 		}
 	}
@@ -120,8 +120,8 @@ func TestATurnThatIsRepeatedIsIgnored(t *testing.T) {
 			t.Fatalf("turn %d is heard twice", w.turns)
 		}
 	}
-	if len(w.hubs) > 2*windowTurns {
-		t.Errorf("%d hubs are remembered", len(w.hubs))
+	if len(w.publishers) > 2*windowTurns {
+		t.Errorf("%d hubs are remembered", len(w.publishers))
 	}
 }
 
@@ -137,9 +137,9 @@ func TestDecodeTurn(t *testing.T) {
 		fmt.Sprintf(full, `{"from":"f","text":"x","ref":"`+strings.Repeat("r", 65)+`"}`): " 1",
 		fmt.Sprintf(full, `{"from":"f","text":"`+strings.Repeat("x", 4097)+`"}`):         " 1",
 		fmt.Sprintf(full, ""): "error",
-		fmt.Sprintf(full, line+strings.Repeat(","+line, placesPerTurn-1)): "error",
-		strings.Replace(fmt.Sprintf(full, line), "2026", "x", 1):          "error",
-		fmt.Sprintf(full, "{\"from\":\"f\",\"text\":\"\xff\"}"):           "error",
+		fmt.Sprintf(full, line+strings.Repeat(","+line, idsPerTurn-1)): "error",
+		strings.Replace(fmt.Sprintf(full, line), "2026", "x", 1):       "error",
+		fmt.Sprintf(full, "{\"from\":\"f\",\"text\":\"\xff\"}"):        "error",
 	} {
 		messages, skipped, err := decodeTurn([]byte(text), 7)
 		got := ""
@@ -194,8 +194,8 @@ func TestATurnIsReadAsItWasSaid(t *testing.T) {
 // No line is longer than what IsFull leaves room for.
 func TestTheLongestLine(t *testing.T) {
 	long := Line{strings.Repeat("f", 64), strings.Repeat("\U0001F600", protocol.MaxName), strings.Repeat(`"`, protocol.MaxText), strings.Repeat("\x01", protocol.MaxClientMsgID)}
-	if n := len(long.encode()); n > maxLine {
-		t.Errorf("%d bytes, want at most %d", n, maxLine)
+	if n := len(long.encode()); n > maxLineBytes {
+		t.Errorf("%d bytes, want at most %d", n, maxLineBytes)
 	}
 }
 
@@ -227,14 +227,14 @@ func TestWithoutATurnNothingIsStuck(t *testing.T) {
 	s := newStream(Options{}, nil)
 	s.engine = silentEngine{}
 	s.isStuck.Store(true)
-	s.turnsOut.Store(1)
+	s.unackedTurns.Store(1)
 	s.look(&watcher{answered: time.Now()})
-	if s.out() == nil {
+	if s.outage() == nil {
 		t.Error("the stream stores again while a turn is under way")
 	}
-	s.turnsOut.Store(0)
+	s.unackedTurns.Store(0)
 	s.look(&watcher{answered: time.Now()})
-	if s.out() != nil {
+	if s.outage() != nil {
 		t.Error("the stream stores nothing while no turn is under way")
 	}
 }

@@ -32,15 +32,15 @@ const (
 
 // Members are the people in a room. One goroutine may use them at a time.
 type Members struct {
-	byUserID  map[string]*member
-	changed   bool      // since the last notice
-	announced time.Time // the last notice
-	elsewhere []Crowd   // those on other servers
-	moved     bool      // somebody came or went since the last Local
+	byUserID     map[string]*member
+	changed      bool      // since the last notice
+	noticedAt    time.Time // the last notice
+	remote       []Roster  // those on other servers
+	localChanged bool      // somebody came or went since the last Local
 }
 
-// A Crowd is who is in a room on one server.
-type Crowd struct {
+// A Roster is who is in a room on one server.
+type Roster struct {
 	Count int               `json:"count"`
 	Names map[string]string `json:"names,omitempty"` // by user id, "" for none; nil when they are too many to name
 }
@@ -53,7 +53,7 @@ type member struct {
 
 // New returns an empty room, whose last notice was now.
 func New(now time.Time) *Members {
-	return &Members{byUserID: make(map[string]*member), announced: now}
+	return &Members{byUserID: make(map[string]*member), noticedAt: now}
 }
 
 // Join counts a connection of a user in. The name replaces that of earlier ones.
@@ -65,7 +65,7 @@ func (ms *Members) Join(userID, name string) {
 	}
 	m.name = name
 	m.connections++
-	ms.changed, ms.moved = true, true
+	ms.changed, ms.localChanged = true, true
 }
 
 // Leave counts a connection of a user out that was counted in.
@@ -75,13 +75,13 @@ func (ms *Members) Leave(userID string) {
 	} else {
 		delete(ms.byUserID, userID)
 	}
-	ms.changed, ms.moved = true, true
+	ms.changed, ms.localChanged = true, true
 }
 
 // Local returns who is in the room on this server, and whether somebody came or went since
 // the last call.
-func (ms *Members) Local() (c Crowd, moved bool) {
-	moved, ms.moved = ms.moved, false
+func (ms *Members) Local() (c Roster, moved bool) {
+	moved, ms.localChanged = ms.localChanged, false
 	if !moved {
 		return c, false
 	}
@@ -95,13 +95,13 @@ func (ms *Members) Local() (c Crowd, moved bool) {
 	return c, true
 }
 
-// SetElsewhere sets who is in the room on other servers.
-func (ms *Members) SetElsewhere(crowds []Crowd) {
-	ms.changed = ms.changed || !slices.EqualFunc(crowds, ms.elsewhere, Crowd.equal)
-	ms.elsewhere = crowds
+// SetRemote sets who is in the room on other servers.
+func (ms *Members) SetRemote(rosters []Roster) {
+	ms.changed = ms.changed || !slices.EqualFunc(rosters, ms.remote, Roster.equal)
+	ms.remote = rosters
 }
 
-func (c Crowd) equal(other Crowd) bool {
+func (c Roster) equal(other Roster) bool {
 	return c.Count == other.Count && maps.Equal(c.Names, other.Names)
 }
 
@@ -111,7 +111,7 @@ func (ms *Members) names() map[string]string {
 		return nil
 	}
 	names := make(map[string]string, len(ms.byUserID))
-	for _, c := range ms.elsewhere {
+	for _, c := range ms.remote {
 		if len(c.Names) < c.Count {
 			return nil
 		}
@@ -130,7 +130,7 @@ func (ms *Members) names() map[string]string {
 // several servers counts more than once.
 func (ms *Members) count() int {
 	count := len(ms.byUserID)
-	for _, c := range ms.elsewhere {
+	for _, c := range ms.remote {
 		count += c.Count
 	}
 	return count
@@ -160,10 +160,10 @@ func (ms *Members) Due(now time.Time) bool {
 	if ms.count() > LargeRoom {
 		interval = LargeRoomInterval
 	}
-	since := now.Sub(ms.announced)
+	since := now.Sub(ms.noticedAt)
 	due := ms.changed && since >= interval || since >= Heartbeat
 	if due {
-		ms.changed, ms.announced = false, now
+		ms.changed, ms.noticedAt = false, now
 	}
 	return due
 }

@@ -36,11 +36,11 @@ func TestMembersAreSorted(t *testing.T) {
 func TestMembersElsewhere(t *testing.T) {
 	ms := New(begin)
 	ms.Join("1", "Ada")
-	ms.SetElsewhere([]Crowd{{2, map[string]string{"3": "", "1": "Ada L."}}, {1, map[string]string{"2": "Ada"}}})
+	ms.SetRemote([]Roster{{2, map[string]string{"3": "", "1": "Ada L."}}, {1, map[string]string{"2": "Ada"}}})
 	wantOnline(t, ms, 3, "Ada", "1", "Ada", "2", "guest", "3")
-	ms.SetElsewhere([]Crowd{{2, nil}, {1, map[string]string{"1": "Ada"}}})
+	ms.SetRemote([]Roster{{2, nil}, {1, map[string]string{"1": "Ada"}}})
 	wantOnline(t, ms, 4)
-	ms.SetElsewhere(nil)
+	ms.SetRemote(nil)
 	wantOnline(t, ms, 1, "Ada", "1")
 }
 
@@ -106,8 +106,8 @@ func TestDue(t *testing.T) {
 // Members on other servers are told, too: each user once while they are few enough to be
 // named, else the servers' numbers together.
 func TestElsewhere(t *testing.T) {
-	many := func(n int) (c Crowd) {
-		c = Crowd{Count: n}
+	many := func(n int) (c Roster) {
+		c = Roster{Count: n}
 		if n <= MaxNames {
 			c.Names = make(map[string]string)
 			for i := range n {
@@ -116,25 +116,25 @@ func TestElsewhere(t *testing.T) {
 		}
 		return c
 	}
-	ada := Crowd{1, map[string]string{"ada": "Ada of old"}}
+	ada := Roster{1, map[string]string{"ada": "Ada of old"}}
 	for _, room := range []struct {
-		elsewhere []Crowd
+		elsewhere []Roster
 		count     int
 		names     int
 	}{
 		{nil, 2, 2},
-		{[]Crowd{ada}, 2, 2},
-		{[]Crowd{ada, many(10)}, 12, 12},
-		{[]Crowd{many(10), many(10)}, 12, 12},
-		{[]Crowd{many(48)}, 50, 50},
-		{[]Crowd{many(49)}, 51, 0},
-		{[]Crowd{many(40), many(51)}, 93, 0},
-		{[]Crowd{{Count: 3}}, 5, 0}, // it had no room for the names
+		{[]Roster{ada}, 2, 2},
+		{[]Roster{ada, many(10)}, 12, 12},
+		{[]Roster{many(10), many(10)}, 12, 12},
+		{[]Roster{many(48)}, 50, 50},
+		{[]Roster{many(49)}, 51, 0},
+		{[]Roster{many(40), many(51)}, 93, 0},
+		{[]Roster{{Count: 3}}, 5, 0}, // it had no room for the names
 	} {
 		ms := New(begin)
 		ms.Join("ada", "Ada")
 		ms.Join("bob", "")
-		ms.SetElsewhere(room.elsewhere)
+		ms.SetRemote(room.elsewhere)
 		o := ms.Online()
 		if o.Count != room.count || len(o.Names) != room.names || room.names > 0 && o.Names[0] != "Ada" {
 			t.Errorf("%v: %+v", room.elsewhere, o)
@@ -156,21 +156,21 @@ func TestChangesElsewhere(t *testing.T) {
 		t.Error("somebody came twice")
 	}
 	ms.Due(begin.Add(Interval))
-	ms.SetElsewhere([]Crowd{{Count: 1, Names: map[string]string{"bob": "Bob"}}})
+	ms.SetRemote([]Roster{{Count: 1, Names: map[string]string{"bob": "Bob"}}})
 	if !ms.Due(begin.Add(2 * Interval)) {
 		t.Error("a change elsewhere is not told")
 	}
-	ms.SetElsewhere([]Crowd{{Count: 1, Names: map[string]string{"bob": "Bob"}}})
+	ms.SetRemote([]Roster{{Count: 1, Names: map[string]string{"bob": "Bob"}}})
 	if ms.Due(begin.Add(3 * Interval)) {
 		t.Error("the same is told again")
 	}
-	ms.SetElsewhere([]Crowd{{Count: MaxNames + 1}})
+	ms.SetRemote([]Roster{{Count: MaxNames + 1}})
 	ms.Due(begin.Add(4 * Interval))
-	ms.SetElsewhere([]Crowd{{Count: MaxNames + 2}})
+	ms.SetRemote([]Roster{{Count: MaxNames + 2}})
 	if !ms.Due(begin.Add(5 * Interval)) {
 		t.Error("another number elsewhere is not told")
 	}
-	ms.SetElsewhere([]Crowd{{Count: LargeRoom}})
+	ms.SetRemote([]Roster{{Count: LargeRoom}})
 	if ms.Due(begin.Add(6 * Interval)) {
 		t.Error("a large room is told at once")
 	}
