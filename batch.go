@@ -154,16 +154,15 @@ const (
 	// maxHold is how long a coalescer holds messages back at most.
 	maxHold = 60 * time.Millisecond
 
-	// stallTime is how long it waits for the next client to be written a batch. Clients that
-	// do not read hold up the others no longer than twice that.
+	// stallTime is how long a coalescer waits for one more client to be written the batch.
+	// Clients that do not read hold up the others no longer than twice that.
 	stallTime = 10 * time.Millisecond
 
-	// answerFactor is how many times the time that writing a batch to most clients took it
-	// waits, after that, for answers to come.
+	// answerFactor is how long a coalescer waits for answers, as a multiple of the time that
+	// writing the batch to most clients took.
 	answerFactor = 2
 
-	// minHold is the shortest time for which a timer is worth setting: it may be as late as
-	// that.
+	// minHold is the shortest wait that is worth a timer, which may fire that much late.
 	minHold = time.Millisecond
 )
 
@@ -177,16 +176,18 @@ const (
 //
 //  1. at once, if that took less than three times minHold: a small or quiet room never
 //     waits;
-//  2. as soon as as many messages wait as were handed out last: everyone has answered, and
-//     in a quiet room this is one message;
+//  2. when as many messages wait as the hold's batches had: everyone has answered. In a quiet
+//     room this is one message;
 //  3. after twice the time that it took.
 //
 // A hold also ends
 //
 //  4. when in a stallTime the batch was written to no further client;
-//  5. maxHold after it began;
-//  6. at a stop, when a client leaves, whose messages are sent first, or before a repeat:
-//     then the hub takes what waits, and if that makes a batch, a new hold begins.
+//  5. maxHold after its last batch was queued.
+//
+// The hub also queues batches during a hold: when a client leaves, whose messages are sent first,
+// in a tick, before a repeat, when a batch is full, and at a stop. Each restarts the hold, which
+// goes on from there.
 //
 // Most clients are all but one and a sixteenth of them. The hub calls the methods, except
 // mostWritten, which the writePumps call, and messageWaits, which the readPumps call.

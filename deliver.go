@@ -310,7 +310,8 @@ type pieceReader struct {
 	next     int    // piece of the batch: 0 is the payload, i the message i-1 of the replay
 }
 
-// waitNext waits for a piece. It reports false when the queue is closed and empty.
+// waitNext takes the next batch from the queue, unless pieces of the last one are left. It waits
+// for one, and reports false when the queue is closed and empty.
 func (o *pieceReader) waitNext() bool {
 	if o.batch != nil {
 		return true
@@ -319,7 +320,7 @@ func (o *pieceReader) waitNext() bool {
 	return o.open(b)
 }
 
-// tryNext reports whether there is a piece now.
+// tryNext is waitNext without waiting: it also reports false if the queue is empty.
 func (o *pieceReader) tryNext() bool {
 	if o.batch != nil {
 		return true

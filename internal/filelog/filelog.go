@@ -198,7 +198,7 @@ func (d *Dir) openForWrite(path string, flag int, isNew bool) (File, error) {
 // either what was in it or data. Nobody may have the file open, as Windows does not rename
 // then.
 func (d *Dir) replace(path string, data []byte) error {
-	temp := path + ".tmp"
+	temp := path + tempSuffix
 	f, err := d.openForWrite(temp, os.O_TRUNC, true)
 	if err != nil {
 		return err
@@ -220,7 +220,7 @@ func (d *Dir) replace(path string, data []byte) error {
 	return syncDir(d.path)
 }
 
-// claim waits until nobody else uses a file.
+// claim waits until nobody else has a file's claim, and takes it. The caller calls release.
 func (d *Dir) claim(name string) {
 	for !d.tryClaim(name) {
 		d.mu.Lock()
@@ -232,7 +232,8 @@ func (d *Dir) claim(name string) {
 	}
 }
 
-// tryClaim reports whether nobody else uses a file. The caller calls release.
+// tryClaim takes a file's claim if nobody has it, and reports whether it did. If so, the caller
+// calls release.
 func (d *Dir) tryClaim(name string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -243,6 +244,7 @@ func (d *Dir) tryClaim(name string) bool {
 	return true
 }
 
+// release gives a file's claim back.
 func (d *Dir) release(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -250,7 +252,8 @@ func (d *Dir) release(name string) {
 	delete(d.claims, name)
 }
 
-// cleanLoop deletes files until the directory is closed.
+// cleanLoop calls clean every cleanInterval, and when there are more than maxFiles, but not more
+// than once a second, until Close.
 func (d *Dir) cleanLoop() {
 	ticker := time.NewTicker(cleanInterval)
 	defer ticker.Stop()
@@ -284,7 +287,7 @@ func (d *Dir) clean(now time.Time) {
 	}
 	var files []candidate
 	for _, e := range entries {
-		if room, isTemp := strings.CutSuffix(e.Name(), ".tmp"); isTemp && isRoomFile(room) && d.tryClaim(room) {
+		if room, isTemp := strings.CutSuffix(e.Name(), tempSuffix); isTemp && isRoomFile(room) && d.tryClaim(room) {
 			os.Remove(filepath.Join(d.path, e.Name())) // left by a crash
 			d.release(room)
 		}
@@ -323,7 +326,7 @@ func (d *Dir) remove(name string, written time.Time) bool {
 	return true
 }
 
-// created notes that a room has a file now.
+// countFile counts a file that was made.
 func (d *Dir) countFile() {
 	if d.files.Add(1) > maxFiles {
 		select {
@@ -333,8 +336,9 @@ func (d *Dir) countFile() {
 	}
 }
 
-// Close waits for the logs that were closed, at most so long: a disk may be stuck. If none
-// is left, it unlocks the directory; else the end of the process does.
+// Close waits until the closed Logs are written, at most for wait: a disk may be stuck. Then it
+// unlocks the directory; if a Log is left, the end of the process does. All Logs must be closed
+// before.
 func (d *Dir) Close(wait time.Duration) {
 	close(d.closed)
 	idle := make(chan struct{})

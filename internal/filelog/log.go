@@ -26,9 +26,9 @@ const (
 	// diskTimeout is how long a room waits for the disk before it goes on in memory.
 	diskTimeout = 2 * time.Second
 
-	// openTimeout is how long a room waits until its file is read. It is longer, as a room
-	// that goes on without has lost its history, and under the ten seconds after which the
-	// page gives a connection up.
+	// openTimeout is how long a room waits until its file is read. It is longer than
+	// diskTimeout, because a room that begins without its file shows no history, and under the
+	// ten seconds after which the page gives a connection up.
 	openTimeout = 5 * time.Second
 
 	// stopTimeout is how long a room waits for the disk at a stop, which has five seconds for
@@ -46,24 +46,24 @@ type Log struct {
 	stop <-chan struct{} // closed when the room is to end
 
 	// owned by the room's goroutine
-	busy               bool        // run has something to do: it was not done in time
+	busy               bool        // run has not answered in time: its answer on done is still to come
 	saved              bool        // what was handed to run last is in the file
 	handedID           int64       // the last message of that
 	startedWithoutFile bool        // the room began before the file was read
 	timer              *time.Timer // fires when diskTimeout is over
 
-	opened chan *history.History // receives what the file continues, nil for nothing
-	work   chan snapshot         // what the file should have; closed by Close
-	done   chan bool             // receives whether it has
+	opened chan *history.History // receives the file's history once; nil if there is no message in it
+	work   chan snapshot         // for run to write; closed by Close. It has room for Commit's and Close's
+	done   chan bool             // receives after each whether it is in the file
 
 	needsRewrite atomic.Bool // the file may lack something that it should have: it is to be rewritten
 
 	// owned by run
 	unread     bool      // the file could not be read yet
 	startID    int64     // the room gives larger ids, if it does not continue the file
-	hasEarlier bool      // the room was offered what the file has
+	hasEarlier bool      // there are messages in the file from before this Log; false from the first write on
 	size       int64     // of the file
-	written    int64     // id of the last message in it, or one before the first
+	written    int64     // the room's messages up to this id are in the file
 	failing    bool      // the last attempt failed
 	checked    time.Time // when the file was last looked at
 	buf        []byte
@@ -151,7 +151,8 @@ func (l *Log) Expired(h *history.History, now time.Time) bool {
 	return len(kept) > 0
 }
 
-// isExpired reports whether the last message of a history is older than the directory keeps.
+// isExpired reports whether the last message of a history, whose ids are microseconds since 1970,
+// is older than the directory keeps.
 func (d *Dir) isExpired(h *history.History, now time.Time) bool {
 	return d.keep > 0 && now.Sub(time.UnixMicro(h.LastID())) > d.keep
 }
@@ -175,7 +176,7 @@ func (l *Log) hand(h *history.History) {
 	l.work <- snapshot{kept, goneID, h.LastGone(), l.handedID, l.startedWithoutFile}
 }
 
-// pollDone reports whether run has nothing to do.
+// pollDone takes a late answer of run, if it has come, and reports whether run is idle.
 func (l *Log) pollDone() bool {
 	if l.busy {
 		select {
@@ -188,8 +189,8 @@ func (l *Log) pollDone() bool {
 	return !l.busy
 }
 
-// wait waits until run has done what it was handed, but no longer than for diskTimeout. It
-// reports whether run has.
+// wait waits until run has done what it was handed, at most for timeout, or for stopTimeout after
+// the room is to end. It reports whether run has.
 func (l *Log) wait(timeout time.Duration) bool {
 	l.timer.Reset(timeout)
 	defer l.timer.Stop()
@@ -236,7 +237,8 @@ func (l *Log) run() {
 	l.setFile(nil)
 }
 
-// noteResult notes whether an attempt failed, and logs the first of several.
+// noteResult notes the result of an attempt. It tells the Monitor of each failure, and logs the
+// first in a row and the recovery.
 func (l *Log) noteResult(err error) {
 	switch {
 	case err == nil && l.failing:

@@ -7,11 +7,11 @@ import (
 )
 
 const (
-	lobbyFile   = "lobby.jsonl"   // of the room ""
-	roomPrefix  = "room-"         // and a name of lower-case letters of ASCII, digits, - and _
-	codedPrefix = "room+"         // and any other name, encoded; no name has a +
-	suffix      = ".jsonl"        // of every room's file
-	tempEnd     = suffix + ".tmp" // of a file that is to replace a room's
+	lobbyFile   = "lobby.jsonl" // of the room ""
+	roomPrefix  = "room-"       // and a name of lower-case letters of ASCII, digits, - and _
+	codedPrefix = "room+"       // and any other name, encoded; no name has a +
+	suffix      = ".jsonl"      // of every room's file
+	tempSuffix  = ".tmp"        // after the name of a file that is to replace it
 )
 
 // FileName returns the name of the file of a room. No two rooms share one on any file

@@ -31,10 +31,10 @@ type History struct {
 	bytes        int                  // of all their payloads
 	evicted      int                  // bytes of the payloads before entries, which its array still refers to
 	byKey        map[dedupeKey]*Entry // those whose sender gave an id
-	lastID       int64                // of the last message, or when the history began
-	goneID       int64                // of the last message that is no longer kept
+	lastID       int64                // of the last message; before the first, an id below all that will be given
+	goneID       int64                // nothing that was said after this id is missing in entries
 	lastGone     *Entry               // that message; nil if it is not known
-	firstUserID  string               // the user who said the first message
+	firstUserID  string               // of the first message
 	severalSpoke bool                 // another user said something
 }
 
@@ -56,7 +56,8 @@ func New(now time.Time, after int64) *History {
 	return &History{byKey: make(map[dedupeKey]*Entry), lastID: start, goneID: start}
 }
 
-// NewAfter returns an empty history. After goneID nothing was said that it lacks.
+// NewAfter returns an empty history, whose messages have ids of their own: see Keep. Nothing was
+// said after goneID that it will not be given.
 func NewAfter(goneID int64) *History {
 	return &History{byKey: make(map[dedupeKey]*Entry), lastID: goneID, goneID: goneID}
 }
@@ -74,8 +75,7 @@ func Restore(messages []protocol.Message) *History {
 // LastGone returns the last message that was kept and is no longer; nil if there is none.
 func (h *History) LastGone() *Entry { return h.lastGone }
 
-// Kept returns the kept messages, oldest first, and the id of the last one that is no
-// longer kept, or when the history began.
+// Kept returns the kept messages, oldest first, and an id after which none is missing in them.
 func (h *History) Kept() (entries []*Entry, goneID int64) {
 	return h.entries[:len(h.entries):len(h.entries)], h.goneID
 }
@@ -91,7 +91,8 @@ func Before(entries []*Entry, before int64, most int) []*Entry {
 // than all earlier ids and smaller than all later ones.
 func (h *History) LastID() int64 { return h.lastID }
 
-// SeveralSpoke reports whether more than one user said something, kept or not.
+// SeveralSpoke reports whether more than one user said something since the history was made,
+// kept or not.
 func (h *History) SeveralSpoke() bool { return h.severalSpoke }
 
 // Find returns the kept message that a user sent under an id of its own, nil if there is
@@ -137,9 +138,9 @@ func (h *History) Keep(m protocol.Message) *Entry {
 	return e
 }
 
-// Since returns the kept messages after a position, oldest first, and whether more may
-// have been said after it than is kept. For a position that is not of this history they
-// are the last few, as for NoPosition.
+// Since returns the kept messages after a position, oldest first, and whether others after it may
+// be missing. For NoPosition they are the last newcomerMessages, and so they are for a position
+// above LastID, which this history has not given: then others may be missing.
 func (h *History) Since(p Position) (entries []*Entry, missed bool) {
 	first := max(0, len(h.entries)-newcomerMessages)
 	switch {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,8 +25,8 @@ type Engine interface {
 	// Publish sends something to all who have subscribed.
 	Publish(subject string, data []byte) error
 
-	// Subscribe has what is published handed over, in order, one at a time. The last token
-	// of the subject may be >, which stands for any.
+	// Subscribe calls handle for each message that is published on a subject, in order, one
+	// at a time. The last token of the subject may be >, which stands for any.
 	Subscribe(subject string, handle func(*Message)) error
 
 	// Serve registers the connection as a service of NATS.
@@ -71,8 +72,9 @@ const (
 // A connection is an Engine that is real.
 type connection struct{ nc *nats.Conn }
 
-// connect returns a connection, which is looked for without end. It calls the functions when
-// there is a connection again, and for the log, from any goroutine.
+// connect returns at once, and the connection is tried to be made until it is closed. It calls
+// connected after each time that it was made, and logf with what to log, both from any goroutine.
+// An error says that a setting is wrong.
 func connect(o Options, connected func(), logf func(kind, format string, args ...any)) (*connection, error) {
 	options := []nats.Option{
 		nats.Name("chat"),
@@ -103,7 +105,7 @@ func connect(o Options, connected func(), logf func(kind, format string, args ..
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { logf("nats error", "nats: %v", err) }),
 	}
 	if o.Creds != "" {
-		if _, err := os.ReadFile(o.Creds); err != nil {
+		if _, err := os.ReadFile(o.Creds); err != nil { // now, and not with each attempt
 			return nil, err
 		}
 		options = append(options, nats.UserCredentials(o.Creds))
@@ -193,13 +195,5 @@ const (
 // isCode reports whether err is an error of JetStream with one of these codes.
 func isCode(err error, codes ...int) bool {
 	var e *apiError
-	if !errors.As(err, &e) {
-		return false
-	}
-	for _, code := range codes {
-		if e.ErrCode == code {
-			return true
-		}
-	}
-	return false
+	return errors.As(err, &e) && slices.Contains(codes, e.ErrCode)
 }

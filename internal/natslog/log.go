@@ -61,24 +61,24 @@ type roomSnapshot struct {
 	last   uint64 // sequence number that was read last
 }
 
-// A Snapshot is what a room begins with, when it was read from the stream.
+// A Snapshot is what a room keeps when it was read from the stream.
 type Snapshot struct {
 	Messages []protocol.Message // the last ones
 	GoneID   int64              // nothing that was said after this id is missing in them
 }
 
-// A StoredLine is a line that the stream has.
+// A StoredLine is a line that the stream has stored.
 type StoredLine struct {
 	protocol.Message
-	Repeat bool // it was said before, with this id
+	Repeat bool // the line was stored before, and has the id that it had then
 	Sender any  // as given to Say; nil if another server said it
 }
 
-// An Update is what happened to a room.
+// An Update is what changed in a room since the last Take. Its fields apply in their order.
 type Update struct {
-	Lost     *protocol.Disconnect // why clients are to be disconnected; nil if they are not
-	Snapshot *Snapshot            // what the room begins with, or begins with again; nil if it goes on
-	Lines    []StoredLine         // in order, after that
+	Lost     *protocol.Disconnect // why all clients must be disconnected; nil if they need not be
+	Snapshot *Snapshot            // what the room was read as, at its beginning or again; nil if it goes on
+	Lines    []StoredLine         // in the stream's order
 }
 
 // Log returns the log of a room. The caller calls Close.
@@ -118,10 +118,11 @@ func (l *Log) Close() {
 	}
 }
 
-// Ready receives when Take has something new, at the latest.
+// Ready returns a channel that receives when Take may return something new. It may also receive
+// without that.
 func (l *Log) Ready() <-chan struct{} { return l.ready }
 
-// signal has Ready receive.
+// signal makes Ready receive.
 func (l *Log) signal() {
 	select {
 	case l.ready <- struct{}{}:
@@ -209,7 +210,8 @@ func (l *Log) publish(t *turn) {
 // errOverdue says that a turn has no answer yet.
 var errOverdue = errors.New("no answer")
 
-// noteStuck notes that a turn was not stored, and that none is, if that lasts.
+// noteStuck marks the stream as one that stores nothing, if neither this turn nor another was
+// stored for awayAfter. It logs that, and signals every Log, once.
 func (s *Stream) noteStuck(t *turn, err error) {
 	if time.Since(later(t.begun, s.stored.time(s.begun))) >= awayAfter && !s.isStuck.Swap(true) {
 		s.monitor.Logf("nats away", "nats: the stream %s stores nothing: %v", streamName, err)
@@ -217,8 +219,8 @@ func (s *Stream) noteStuck(t *turn, err error) {
 	}
 }
 
-// Take returns what happened since the last Take, and says the next turn if the one before
-// is through.
+// Take returns what changed since the last Take. It publishes what was said since as the next
+// turn, unless one is under way.
 func (l *Log) Take() Update {
 	cursor := l.stream.cursor.Load() // before the queue: what is up to here is in it
 	l.mu.Lock()
@@ -334,10 +336,10 @@ type Arrival int64
 // Arrival returns that of a client that comes now.
 func (l *Log) Arrival() Arrival { return Arrival(l.stream.looks.now()) }
 
-// Admits reports whether a client that has heard an id can be told now what it missed. It
-// cannot if it may have heard the id from a server that has read more; it can if the stream
-// cannot have the id. It cannot either while a turn is under way for so long that clients were
-// disconnected. Ready receives when that may have changed, or a second passes.
+// Admits reports whether the log can tell a client now what it missed after an id, 0 for none.
+// It can when the room is read, and everything up to the id was taken, or the last looks since
+// the client's arrival show that the stream ends below the id. It cannot while an overdue turn is
+// under way. If it reports false, it may report true after Ready receives, or a second later.
 func (l *Log) Admits(id int64, a Arrival) bool {
 	l.refresh()
 	seq := uint64(id) / idsPerTurn

@@ -1,12 +1,12 @@
-// Package natslog keeps what is said in rooms in a stream of NATS JetStream that any number
-// of servers share. The stream is the order: each server says what its clients said in
-// turns, one message of the stream each, and delivers what it reads from the stream, its own
-// turns and those of others alike.
+// Package natslog keeps the messages of rooms in a stream of NATS JetStream that any number of
+// servers share. The stream defines their order. A server publishes what the clients in a room
+// sent as a turn: one message of the stream, with a line for each message of a client. It
+// delivers what it reads from the stream, its own turns and those of other servers alike.
 //
-// What a Log hands out was committed by the stream. Nothing that is said is lost while a
-// server lives, whatever happens to the nodes of NATS or the way to them, and nothing is
-// heard twice: a turn is repeated until the stream has it, and everybody who reads ignores
-// what it has read before. What cannot be read any more is told as such.
+// A Log hands out only what the stream has stored. A turn is repeated until the stream
+// acknowledges it or the Log is closed, and whoever reads ignores a turn that it has read before:
+// no line is lost or doubled, whatever happens to the nodes of NATS or the way to them. When the
+// stream has lost turns, or no longer has some that were not read, Take says so.
 package natslog
 
 import (
@@ -45,8 +45,8 @@ const (
 	// awayAfter is how long the stream may not answer before it counts as away.
 	awayAfter = 10 * time.Second
 
-	// looksBefore is how many looks running must show that the stream ends below what was
-	// read, before that is believed: a leader that was frozen may answer late.
+	// looksBefore is how many consecutive looks at the stream must agree before their result
+	// is believed: a leader that was frozen may answer late.
 	looksBefore = 3
 
 	// silentAfter is how long the stream may have more than was read.
@@ -79,8 +79,8 @@ type Options struct {
 	Keep     time.Duration // how long the stream keeps a turn; 0 for ever
 
 	Version  string            // of the program, for the registration as a service
-	Metadata map[string]string // the same
-	Stats    func() any        // the same: what is asked for is encoded as JSON
+	Metadata map[string]string // for the registration as a service
+	Stats    func() any        // for the registration as a service; its result is encoded as JSON
 }
 
 // ParseURLs reads a comma-separated list of URLs of NATS; it returns nil for an empty one.
@@ -99,14 +99,15 @@ func ParseURLs(list string) (urls []string, err error) {
 	return urls, nil
 }
 
-// A Monitor is told what happens. Its methods may be called from any goroutine.
+// A Monitor is told what happens. Its methods may be called from any goroutine, and must not
+// block.
 type Monitor interface {
 	Logf(kind, format string, args ...any) // what an operator should know; there may be many of a kind
-	Published(took time.Duration)          // a turn, until the stream had it
-	Repeated()                             // an attempt to publish a turn
-	Fetched(turns int)                     // that did not come by themselves
-	Gap()                                  // a turn came that was not the next
-	Unreadable(n int)                      // turns or lines of the stream
+	Published(took time.Duration)          // the stream has acknowledged a turn, so long after it was published first
+	Repeated()                             // a turn was published again
+	Fetched(turns int)                     // turns were fetched that did not arrive by themselves
+	Gap()                                  // a turn arrived that was not the next
+	Unreadable(n int)                      // so many turns or lines of the stream were skipped
 }
 
 // A Stream is the log of all rooms. Any goroutine may use it.
@@ -223,8 +224,8 @@ func (s *Stream) run() {
 	s.watch()
 }
 
-// Close ends everything, and waits for that, at most so long: a node that is frozen takes no
-// goodbye. The Logs must be closed.
+// Close ends all work and waits for that, at most for wait: a node that is frozen takes no
+// goodbye. All Logs must be closed before.
 func (s *Stream) Close(wait time.Duration) {
 	s.stop()
 	ended := make(chan struct{})
@@ -243,8 +244,8 @@ func (s *Stream) Close(wait time.Duration) {
 	}
 }
 
-// Await waits until the stream was reached first, at most so long. It reports whether the
-// stream is within reach now.
+// Await waits until the stream was reached first, at most for wait or until ctx is done. It
+// reports whether the stream is within reach now.
 func (s *Stream) Await(ctx context.Context, wait time.Duration) bool {
 	select {
 	case <-s.contact:
@@ -266,17 +267,17 @@ func (s *Stream) Await(ctx context.Context, wait time.Duration) bool {
 // IsConnected reports whether there is a connection to NATS.
 func (s *Stream) IsConnected() bool { return s.engine.IsConnected() }
 
-// TurnsUnderWay returns how many turns were published and are not acknowledged.
+// UnackedTurns returns how many turns were published and are not acknowledged.
 func (s *Stream) UnackedTurns() int64 { return s.unackedTurns.Load() }
 
 // Secret returns 32 random bytes, the same on all servers. It waits until the stream was
-// reached first.
+// reached first, for ever if it was not before Close.
 func (s *Stream) Secret() [32]byte {
 	<-s.contact
 	return s.secret
 }
 
-// out returns why clients are to be disconnected: nil while the stream is within reach.
+// outage returns why clients must be disconnected now: nil while the stream is within reach.
 func (s *Stream) outage() *protocol.Disconnect {
 	if s.isAway.Load() || s.isStuck.Load() {
 		return &OutOfReach
@@ -378,8 +379,8 @@ type complaints struct {
 	at map[string]time.Time
 }
 
-// logLimited logs what goes on for as long as NATS is away, once in complainInterval of each
-// kind.
+// logLimited logs what happens again and again while NATS is away: at most one line of a kind
+// in complainInterval.
 func (s *Stream) logLimited(kind, format string, args ...any) {
 	s.complaints.mu.Lock()
 	defer s.complaints.mu.Unlock()
@@ -391,7 +392,7 @@ func (s *Stream) logLimited(kind, format string, args ...any) {
 	s.monitor.Logf(kind, format, args...)
 }
 
-// wake has the stream read now.
+// wake makes read fetch what is new at once.
 func (s *Stream) wake() {
 	select {
 	case s.wakeup <- struct{}{}:

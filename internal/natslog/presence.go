@@ -24,8 +24,8 @@ const (
 	// forgetAfter is how long a server may be silent before it is forgotten.
 	forgetAfter = 3 * presenceInterval
 
-	// maxPresence is the length in bytes of all users whom a server names, about and at most: a
-	// message to NATS may have 1 MiB. Of larger rooms it tells the number alone.
+	// maxPresence is how many bytes a server uses for the names of users, at most: a message
+	// to NATS may have 1 MiB. The largest rooms are told by their number alone.
 	maxPresence = 512 << 10
 
 	// maxCount is how many users a server may have in a room, at most: more than it may have
@@ -36,7 +36,7 @@ const (
 	maxUserID = 64
 )
 
-// A presenceMessage is what a server says.
+// A presenceMessage says who is in which room on a server.
 type presenceMessage struct {
 	Server string                     `json:"server"`
 	Rooms  map[string]presence.Roster `json:"rooms"` // null from a server that stops
@@ -67,7 +67,7 @@ func (h *localPresence) set(room string, c presence.Roster) {
 	h.touch()
 }
 
-// touch has the others told soon.
+// touch makes publishPresence publish soon.
 func (h *localPresence) touch() {
 	select {
 	case h.changed <- struct{}{}:
@@ -105,7 +105,7 @@ type remotePresence struct {
 	servers map[string]serverPresence
 }
 
-// A serverPresence is what a server said last.
+// A serverPresence is the last presenceMessage of a server.
 type serverPresence struct {
 	rooms map[string]presence.Roster
 	heard time.Time
@@ -186,7 +186,7 @@ func (s *Stream) goodbye() {
 	s.engine.Publish(presenceSubject, text)                          // an error says that nobody hears it
 }
 
-// receivePresence takes what a server says.
+// receivePresence notes what another server published.
 func (s *Stream) receivePresence(m *Message) {
 	var said presenceMessage
 	if json.Unmarshal(m.Data, &said) != nil || said.Server == s.local.server {

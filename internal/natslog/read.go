@@ -16,7 +16,8 @@ const (
 	// quietTime is how long nothing may come before the stream is asked whether it has more.
 	quietTime = time.Second
 
-	// maxErrors is how many errors running have another node looked for.
+	// maxErrors is how many consecutive errors make this server connect anew, to another node
+	// if there is one.
 	maxErrors = 3
 )
 
@@ -132,7 +133,7 @@ func (s *Stream) catchUp(until uint64) bool {
 	}
 }
 
-// want has a Log told when the cursor is at a sequence number.
+// want makes Ready of a Log receive once the cursor is at a sequence number.
 func (s *Stream) want(l *Log, seq uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -298,12 +299,12 @@ func (ls *looks) endsBelow(seq uint64, since int64) bool {
 // A watcher finds out what has become of the stream.
 type watcher struct {
 	answered  time.Time // when something last came from the stream
-	backwards int       // looks running that showed the stream's end below the cursor
-	missing   int       // looks running that showed no stream
-	failures  int       // looks running that failed
+	backwards int       // consecutive looks that showed the stream's end below the cursor
+	missing   int       // consecutive looks that found no stream
+	failures  int       // consecutive looks that failed
 	cursor    uint64    // at the last look
 	moved     time.Time // when the cursor had moved, or was at the end
-	gone      int       // looks running that showed nothing between the cursor and the end
+	gone      int       // consecutive looks that showed nothing between the cursor and the end
 	isAnew    bool      // the stream was made anew, and may lack the secret
 }
 
@@ -380,7 +381,7 @@ func (s *Stream) look(w *watcher) {
 	s.order(func() { s.restart(info, &Replaced) })
 }
 
-// order has the goroutine that reads do something.
+// order runs a function on the goroutine of read. It does nothing after Close.
 func (s *Stream) order(do func()) {
 	select {
 	case s.readerTasks <- do:
@@ -396,7 +397,9 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// checkStalled has another node looked for when the stream has more than is read.
+// checkStalled connects anew, to another node if there is one, when the cursor has stood below
+// the stream's end for silentAfter. If the leader has nothing between the two, the cursor is moved
+// to the end instead.
 func (s *Stream) checkStalled(w *watcher, end uint64, now time.Time) {
 	cursor := s.cursor.Load()
 	if cursor != w.cursor || end <= cursor {

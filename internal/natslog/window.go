@@ -10,16 +10,16 @@ import (
 
 const (
 	// windowTurns is how many of a room's last turns are searched for a line that is said
-	// again. It is under maxRoomTurns, so that every hub can compute the same from the log,
-	// whenever it was opened.
+	// again. It is under maxRoomTurns, so that everyone who reads the room computes the same,
+	// whenever reading began.
 	windowTurns = 2000
 
-	// windowLines is how many of a room's last lines are searched, at most.
+	// windowLines is how many lines with a client message id are searched, at most.
 	windowLines = 10_000
 )
 
 // A window knows the lines of a room's last turns, so that it finds those that are said
-// again. What it finds depends on these turns alone: all hubs of a room find the same.
+// again. What it finds depends on these turns alone: all who read the room find the same.
 type window struct {
 	turns      uint64 // so far
 	first      map[key]firstSeen
@@ -43,7 +43,7 @@ type keyAt struct {
 	turn uint64
 }
 
-// A publisherAt is the number of the last turn of a hub, and which turn of the room that was.
+// A publisherAt is the number of a publisher's last turn, and which turn of the room that was.
 type publisherAt struct{ n, turn uint64 }
 
 // newWindow returns the window of a room in which nothing was said.
@@ -101,7 +101,7 @@ func (w *window) expire() {
 	w.keys = w.keys[old:]
 }
 
-// keyOf returns a key that nobody can make others' keys equal to.
+// keyOf returns a hash of both, so that no client can produce the key of another user.
 func keyOf(userID, clientMsgID string) (k key) {
 	b := binary.AppendUvarint(nil, uint64(len(userID)))
 	b = append(append(b, userID...), clientMsgID...)

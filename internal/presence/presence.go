@@ -1,5 +1,5 @@
 // Package presence knows who is in a room, and when its clients are to be told. A
-// person with several connections counts once.
+// person with several connections to one server counts once.
 package presence
 
 import (
@@ -39,7 +39,7 @@ type Members struct {
 	localChanged bool      // somebody came or went since the last Local
 }
 
-// A Roster is who is in a room on one server.
+// A Roster is the members of a room on one server.
 type Roster struct {
 	Count int               `json:"count"`
 	Names map[string]string `json:"names,omitempty"` // by user id, "" for none; nil when they are too many to name
@@ -126,8 +126,8 @@ func (ms *Members) names() map[string]string {
 	return names
 }
 
-// count returns how many members there are, if they are too many to name. Somebody on
-// several servers counts more than once.
+// count returns the sum of the members on all servers. Somebody on several servers counts more
+// than once.
 func (ms *Members) count() int {
 	count := len(ms.byUserID)
 	for _, c := range ms.remote {

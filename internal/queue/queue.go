@@ -5,12 +5,12 @@ package queue
 
 import "sync"
 
-// keep is how many elements an empty queue keeps memory for.
-const keep = 4
+// minCap is how many elements an empty queue keeps memory for.
+const minCap = 4
 
-// A Queue holds elements in order. Make it with New.
+// A Queue holds elements in order. Make it with New. One goroutine at a time may wait in Take.
 type Queue[T any] struct {
-	max int
+	limit int // how many elements there may be
 
 	mu     sync.Mutex
 	filled sync.Cond // there is an element, or the queue is closed
@@ -19,22 +19,21 @@ type Queue[T any] struct {
 	closed bool
 }
 
-// New returns an empty queue for so many elements.
-func New[T any](max int) *Queue[T] {
-	q := &Queue[T]{max: max}
+// New returns an empty queue for at most limit elements.
+func New[T any](limit int) *Queue[T] {
+	q := &Queue[T]{limit: limit}
 	q.filled.L = &q.mu
 	return q
 }
 
-// Put adds an element at the end. It reports false if the queue is full. After Close it must
-// not be called.
+// Put adds an element at the end. It reports false if the queue is full. It panics after Close.
 func (q *Queue[T]) Put(item T) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
 	case q.closed:
 		panic("queue: Put after Close")
-	case len(q.items)-q.first == q.max:
+	case len(q.items)-q.first == q.limit:
 		return false
 	case len(q.items) == cap(q.items) && q.first > 0:
 		n := copy(q.items, q.items[q.first:])
@@ -81,7 +80,7 @@ func (q *Queue[T]) take() (item T, ok bool) {
 	item, q.items[q.first] = q.items[q.first], none
 	if q.first++; q.first == len(q.items) {
 		q.items, q.first = q.items[:0], 0
-		if cap(q.items) > keep {
+		if cap(q.items) > minCap {
 			q.items = nil
 		}
 	}

@@ -103,7 +103,7 @@ func TestMemory(t *testing.T) {
 	for range 1000 {
 		q.TryTake()
 	}
-	if n := cap(q.items); n > keep {
+	if n := cap(q.items); n > minCap {
 		t.Errorf("an empty queue keeps place for %d", n)
 	}
 	q.Put(new(int))
@@ -112,7 +112,7 @@ func TestMemory(t *testing.T) {
 		q.Put(new(int))
 		q.TryTake()
 	}
-	if n := cap(q.items); n > keep {
+	if n := cap(q.items); n > minCap {
 		t.Errorf("a queue of two has place for %d", n)
 	}
 	for q.Len() < cap(q.items) {
