@@ -151,7 +151,7 @@ func (bb *batchBuilder) build() *batch {
 }
 
 const (
-	// maxHold is how long a coalescer holds messages back at most.
+	// maxHold is how long a coalescer holds messages back after a batch, at most.
 	maxHold = 60 * time.Millisecond
 
 	// stallTime is how long a coalescer waits for one more client to be written the batch.
@@ -205,8 +205,8 @@ type coalescer struct {
 	mu      sync.Mutex
 	current *batch    // the one that the hold is for; nil once it is written to most
 	pending int32     // how many clients were still to be written the batch when the timer was set
-	lines   int       // how many messages were handed out since the last hold ended, up to most
-	begun   time.Time // when the hold began
+	lines   int       // how many messages were handed out since the last hold ended, up to capacity
+	begun   time.Time // when its last batch began to be queued
 	since   time.Time // when the batch was in every queue
 }
 

@@ -19,7 +19,7 @@ type roomLog interface {
 	// open begins the log. It is called once, first.
 	open()
 
-	// isFull reports whether senders must wait. The next two are not called then.
+	// isFull reports whether senders must wait: then say is not called.
 	isFull() bool
 
 	// say adds a message, which take is to return.
@@ -230,11 +230,11 @@ func (l *sharedLog) admits(c *Client) bool {
 
 // since takes a position between the room's last message and the end of what was read of the
 // stream for that message: nothing of this room lies between. A client has such a position from
-// another room, or from the hello of a room that kept nothing. A position up to which the stream
-// has lost messages is unknown.
+// another room, or from the hello of a room that kept nothing. The position of a message that the
+// stream has lost is unknown.
 func (l *sharedLog) since(p history.Position) (entries []*history.Entry, missed bool, lastID int64) {
 	lastID = l.history.LastID()
-	if p != history.NoPosition && p <= history.Position(l.log.LostID()) {
+	if l.log.IsLost(int64(p)) {
 		p = history.UnknownPosition
 	}
 	if p <= history.Position(l.log.EndID()) {

@@ -186,6 +186,24 @@ func TestAClientOfAFasterServerWaits(t *testing.T) {
 	})
 }
 
+// A client that resumes after 0 gets everything that is kept.
+func TestResumeFromTheBeginning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, servers := startServers(t, 1)
+		ada := servers[0].joinV1("")
+		var said []string
+		for i := range 80 {
+			said = append(said, fmt.Sprint(i))
+			ada.say(said[i])
+			settle()
+		}
+		bob := servers[0].joinV1("after=0")
+		settle()
+		bob.hello()
+		bob.want(said...)
+	})
+}
+
 // A client of the classic protocol resumes nothing, and so waits for nothing.
 func TestAClassicClientDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -383,6 +401,39 @@ func TestTheStreamGoesBackwards(t *testing.T) {
 		back.say("on")
 		settle()
 		back.want("on")
+	})
+}
+
+// A stream that has lost its end, and has grown beyond it at once, is noticed as well: who has
+// received what was lost is told that messages are missing, and gets those that are there.
+func TestTheStreamGoesBackwardsAndOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nats, servers := startServers(t, 2)
+		ada, bob := servers[0].joinV1(""), servers[1].joinV1("name=Bob")
+		settle()
+		for i := range 5 {
+			ada.say(fmt.Sprint(i))
+			settle()
+		}
+		last := ada.take("message")[4].ID
+		nats.Cut("CHAT", 3)
+		bob.take("message")
+		bob.say("a")
+		settle()
+		ada.wantClosed(1012, "the chat's log was replaced")
+		bob.wantClosed(1012, "the chat's log was replaced")
+		eve := servers[1].joinV1("name=Eve")
+		settle()
+		for _, text := range []string{"b", "c", "d"} {
+			eve.say(text)
+			settle()
+		}
+		back := servers[0].joinV1(fmt.Sprint("after=", last))
+		settle()
+		if hello := back.hello(); !hello.Missed {
+			t.Errorf("was greeted with %s", hello.Line)
+		}
+		back.want("0", "1", "a", "b", "c", "d")
 	})
 }
 

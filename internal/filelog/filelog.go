@@ -110,7 +110,7 @@ func Open(path string, keep time.Duration, monitor Monitor) (*Dir, error) {
 	return d, nil
 }
 
-// make makes the directory, closed to others whatever the umask.
+// makeDir makes the directory, closed to others whatever the umask.
 func (d *Dir) makeDir() error {
 	if err := os.MkdirAll(filepath.Dir(d.path), 0o700); err != nil {
 		return err
@@ -178,7 +178,7 @@ func (d *Dir) initSecret(reads bool) error {
 // Secret returns 32 random bytes, the same as long as the directory is there.
 func (d *Dir) Secret() [32]byte { return d.secret }
 
-// create opens a file to write. One that is new, or is emptied, is closed to others whatever
+// openForWrite opens a file to write. One that is new, or is emptied, is closed to others whatever
 // the umask.
 func (d *Dir) openForWrite(path string, flag int, isNew bool) (File, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|flag, 0o600)

@@ -50,11 +50,11 @@ type Log struct {
 	saved              bool        // what was handed to run last is in the file
 	handedID           int64       // the last message of that
 	startedWithoutFile bool        // the room began before the file was read
-	timer              *time.Timer // fires when diskTimeout is over
+	timer              *time.Timer // fires when the timeout of wait is over
 
 	opened chan *history.History // receives the file's history once; nil if there is no message in it
-	work   chan snapshot         // for run to write; closed by Close. It has room for Commit's and Close's
-	done   chan bool             // receives after each whether it is in the file
+	work   chan snapshot         // for run to write; closed by Close. It has room for one of Commit and one of Close
+	done   chan bool             // receives whether reading the file, and then each write, succeeded
 
 	needsRewrite atomic.Bool // the file may lack something that it should have: it is to be rewritten
 

@@ -33,7 +33,7 @@ type History struct {
 	byKey        map[dedupeKey]*Entry // those whose sender gave an id
 	lastID       int64                // of the last message; before the first, an id below all that will be given
 	goneID       int64                // nothing that was said after this id is missing in entries
-	lastGone     *Entry               // that message; nil if it is not known
+	lastGone     *Entry               // the last message that is no longer kept; nil if it is not known
 	firstUserID  string               // of the first message
 	severalSpoke bool                 // another user said something
 }

@@ -19,7 +19,8 @@ type Engine interface {
 	// Request sends a message and returns the answer.
 	Request(ctx context.Context, m *Message) (*Message, error)
 
-	// RequestAll sends a message and hands over the answers, until answer returns false.
+	// RequestAll sends a message and hands over the answers, until answer returns false. It
+	// returns ErrNoResponders where nobody answers.
 	RequestAll(ctx context.Context, m *Message, answer func(*Message) bool) error
 
 	// Publish sends something to all who have subscribed.
@@ -36,6 +37,10 @@ type Engine interface {
 	Reconnect() // to another server, if there is one
 	Close()
 }
+
+// ErrNoResponders says that nobody answers a request. nats.go takes any answer for that which has
+// no data and the status 503.
+var ErrNoResponders = nats.ErrNoResponders
 
 // A Message is one of NATS.
 type Message struct {
@@ -72,8 +77,8 @@ const (
 // A connection is an Engine that is real.
 type connection struct{ nc *nats.Conn }
 
-// connect returns at once, and the connection is tried to be made until it is closed. It calls
-// connected after each time that it was made, and logf with what to log, both from any goroutine.
+// connect returns at once; connecting is tried until the connection is closed. It calls connected
+// each time that there is a connection, and logf with what to log, both from any goroutine.
 // An error says that a setting is wrong.
 func connect(o Options, connected func(), logf func(kind, format string, args ...any)) (*connection, error) {
 	options := []nats.Option{

@@ -32,7 +32,7 @@ type Log struct {
 	underWay        *turn  // published, and not yet taken; nil if there is none
 	turns           uint64 // that were published
 	presenceVersion uint64 // version of the presence that was taken last
-	announced       bool   // Here was called
+	announced       bool   // SetPresence was called
 
 	mu       sync.Mutex
 	queue    []*Message           // turns that came
@@ -275,7 +275,7 @@ func (l *Log) finish() {
 	l.mu.Unlock()
 }
 
-// hear appends the lines of a turn that came, unless they were taken before.
+// appendStored appends the lines of a turn that came, unless they were taken before.
 func (l *Log) appendStored(m *Message, lines []StoredLine) []StoredLine {
 	seq := sequence(m)
 	if seq <= l.position {
@@ -317,14 +317,11 @@ func (s *Stream) decode(m *Message, seq uint64) (turnID, []protocol.Message) {
 	return id, messages
 }
 
-// LostID returns an id up to which the stream has lost messages and may have given their ids
-// to others, so that nobody knows what a client has that has received one of them. It is 0 if
-// the stream has lost none.
-func (l *Log) LostID() int64 {
-	if seq := l.stream.lostEnd.Load(); seq > 0 {
-		return endID(seq)
-	}
-	return 0
+// IsLost reports whether the message with an id is one that the stream is known to have lost.
+// Another message may have the id now, so nobody knows what a client has that received either.
+func (l *Log) IsLost(id int64) bool {
+	lost, seq := l.stream.lost.Load(), uint64(id)/idsPerTurn
+	return lost != nil && id >= 0 && lost.from <= seq && seq <= lost.to
 }
 
 // EndID returns an id between those of what was taken and those of what will be taken.
@@ -363,7 +360,7 @@ func (l *Log) refresh() {
 	}
 }
 
-// Elsewhere returns who is in the room on other servers, if that has changed since the last
+// RemotePresence returns who is in the room on other servers, if that has changed since the last
 // call.
 func (l *Log) RemotePresence() (rosters []presence.Roster, changed bool) {
 	version := l.stream.remote.version.Load()
@@ -374,7 +371,7 @@ func (l *Log) RemotePresence() (rosters []presence.Roster, changed bool) {
 	return l.stream.remote.in(l.room), true
 }
 
-// Here tells the other servers who is in the room on this one.
+// SetPresence tells the other servers who is in the room on this one.
 func (l *Log) SetPresence(c presence.Roster) {
 	l.announced = true
 	l.stream.local.set(l.room, c)

@@ -127,18 +127,18 @@ type Stream struct {
 	openSlots   chan struct{} // a token for each room that open reads
 	readSlots   chan struct{} // a token for each room that Kept reads
 
-	cursor       atomic.Uint64 // the last sequence number that was read. Set by read
-	recent       recentTurns   // those up to the cursor. Owned by read
-	lostEnd      atomic.Uint64 // turns up to this sequence number were lost, and others may have their numbers. Set by read
-	created      atomic.Int64  // when the stream was made, in nanoseconds since 1970. Set by read
-	unackedTurns atomic.Int64  // turns that were published and not acknowledged
-	isAway       atomic.Bool   // the stream does not answer
-	isStuck      atomic.Bool   // the stream stores nothing
-	begun        time.Time     // when this was made
-	stored       instant       // when a turn was stored last, since begun
-	answered     instant       // when a turn was last read or acknowledged, since begun
-	left         atomic.Int64  // when a node was left last, in nanoseconds since begun
-	wanted       atomic.Uint64 // the least sequence number that a Log wants to be told of
+	cursor       atomic.Uint64            // the last sequence number that was read. Set by reach, then by read
+	recent       recentTurns              // ids of the last turns up to the cursor. Owned by read
+	lost         atomic.Pointer[lostSpan] // of turns that were read; nil for none. Set by read
+	created      atomic.Int64             // when the stream was made, in nanoseconds since 1970. Set by reach, then by read
+	unackedTurns atomic.Int64             // turns that were published and not acknowledged
+	isAway       atomic.Bool              // the stream does not answer
+	isStuck      atomic.Bool              // the stream stores nothing
+	begun        time.Time                // when this was made
+	stored       instant                  // when a turn was stored last, since begun
+	answered     instant                  // when a turn was last read or acknowledged, since begun
+	left         atomic.Int64             // when a node was left last, in nanoseconds since begun
+	wanted       atomic.Uint64            // the least sequence number that a Log wants to be told of
 	looks        looks
 	complaints   complaints
 	local        *localPresence
@@ -354,7 +354,7 @@ func (s *Stream) reach() error {
 func (s *Stream) leaveNode() {
 	const least = maxErrors * lookInterval
 	now := int64(time.Since(s.begun))
-	if last := s.left.Load(); now-last >= int64(least) && s.left.CompareAndSwap(last, now) && s.engine.IsConnected() {
+	if last := s.left.Load(); s.engine.IsConnected() && now-last >= int64(least) && s.left.CompareAndSwap(last, now) {
 		s.engine.Reconnect()
 	}
 }

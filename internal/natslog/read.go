@@ -49,6 +49,11 @@ func (s *Stream) read() {
 		case <-s.ctx.Done():
 			return
 		case m := <-s.arrived:
+			select {
+			case <-s.wakeup: // first what a connection that was lost did not bring
+				note(s.catchUp(0))
+			default:
+			}
 			seq := sequence(m)
 			switch cursor := s.cursor.Load(); {
 			case seq == cursor+1:
@@ -93,17 +98,20 @@ func (s *Stream) dispatch(m *Message, seq uint64) {
 // there, 0 for none, and to the end of what a node has. It reports false if that fails. The
 // turn at the cursor comes, too: if it is another one now, so may be those before it.
 func (s *Stream) catchUp(until uint64) bool {
+	compared := uint64(0)
 	for attempts := 0; ; attempts++ {
 		fetched, isBehind, isOther := 0, false, false
 		begin := s.cursor.Load()
 		from := begin + 1
-		if s.recent.has(begin) {
+		if begin != compared && s.recent.has(begin) {
 			from = begin
 		}
 		end, err := s.fetch(s.ctx, publishPrefix+">", from, func(m *Message, seq uint64) {
-			isOther = isOther || seq == begin && s.recent.hasOther(m, seq)
-			isBehind = isBehind || seq > s.cursor.Load()+1
-			if seq == begin || isOther || isBehind {
+			if seq == begin {
+				compared, isOther = seq, s.recent.hasOther(m, seq)
+				return
+			}
+			if isBehind = isBehind || seq > s.cursor.Load()+1; isOther || isBehind {
 				return
 			}
 			fetched++
@@ -169,9 +177,6 @@ func (s *Stream) tellWanted() {
 
 // restart begins anew at the end of the stream. Clients are disconnected for a reason.
 func (s *Stream) restart(info *nats.StreamInfo, reason *protocol.Disconnect) {
-	if reason == &Replaced {
-		s.lostEnd.Store(max(s.lostEnd.Load(), s.cursor.Load()))
-	}
 	s.recent = recentTurns{}
 	s.created.Store(info.Created.UnixNano())
 	s.cursor.Store(info.State.LastSeq)
@@ -197,20 +202,66 @@ func (s *Stream) jump() bool {
 }
 
 // rewind begins anew when the stream has lost its end and has grown again: the leader has
-// another turn under a sequence number than was read under it. It reports false if that is not
-// so, or cannot be found out.
+// another turn under a sequence number than was read under it. It waits until the leader answers,
+// and reports false if that is not so.
 func (s *Stream) rewind(seq uint64) bool {
-	m, err := s.at(seq)
-	if err != nil || m == nil || !s.recent.hasOther(m, seq) {
-		return false
+	for {
+		first, err := s.firstOther(seq)
+		var info *nats.StreamInfo
+		if err == nil {
+			info, err = s.info()
+		}
+		switch {
+		case err != nil:
+			s.logLimited("nats fetch", "nats: the stream cannot be read: %v", err)
+			if !s.sleep(retryDelay) {
+				return true
+			}
+		case first > seq:
+			return false
+		case info.Created.UnixNano() != s.created.Load():
+			return true // it was made anew, which watch sees within a second
+		default:
+			s.monitor.Logf("nats stream", "nats: the stream %s has lost turns: %d is not what was read", streamName, first)
+			s.noteLost(first)
+			s.restart(info, &Replaced)
+			return true
+		}
 	}
-	info, err := s.info()
-	if err != nil {
-		return false
+}
+
+// firstOther returns the first sequence number, up to seq, under which the leader has another
+// turn than was read, and seq+1 if there is none. Those before the recent turns do not count.
+func (s *Stream) firstOther(seq uint64) (uint64, error) {
+	low, high := seq-min(seq, uint64(len(s.recent))-1), seq+1
+	for probe := seq; low < high; probe = low + (high-low)/2 {
+		m, err := s.at(probe)
+		if err != nil {
+			return 0, err
+		}
+		if m != nil && s.recent.hasOther(m, probe) {
+			high = probe
+		} else {
+			low = probe + 1
+		}
 	}
-	s.monitor.Logf("nats stream", "nats: the stream %s has lost turns: %d is not what was read", streamName, seq)
-	s.restart(info, &Replaced)
-	return true
+	return high, nil
+}
+
+// A lostSpan says which turns the stream has lost: those from one sequence number to another.
+type lostSpan struct{ from, to uint64 }
+
+// noteLost notes that the stream has lost the turns that were read, from a sequence number on,
+// and may give their numbers to others.
+func (s *Stream) noteLost(from uint64) {
+	lost := lostSpan{from, s.cursor.Load()}
+	if lost.from > lost.to {
+		return
+	}
+	if before := s.lost.Load(); before != nil {
+		lost = lostSpan{min(before.from, lost.from), max(before.to, lost.to)}
+	}
+	s.lost.Store(&lost)
 }
 
 // recentTurns are the ids of the last turns that were read, by the remainder of their sequence
@@ -362,6 +413,7 @@ func (s *Stream) look(w *watcher) {
 		w.isAnew = false
 	}
 	end := info.State.LastSeq
+	lostFrom := end + 1
 	if end < cursor {
 		w.backwards++
 	} else {
@@ -371,6 +423,7 @@ func (s *Stream) look(w *watcher) {
 	case info.Created.UnixNano() != s.created.Load():
 		s.monitor.Logf("nats stream", "nats: the stream %s was made anew", streamName)
 		w.isAnew = true
+		lostFrom = info.State.FirstSeq
 	case w.backwards >= looksBefore:
 		s.monitor.Logf("nats stream", "nats: the stream %s has lost turns: it ends at %d, and %d was read", streamName, end, cursor)
 	default:
@@ -378,7 +431,10 @@ func (s *Stream) look(w *watcher) {
 		return
 	}
 	w.backwards, w.moved = 0, now
-	s.order(func() { s.restart(info, &Replaced) })
+	s.order(func() {
+		s.noteLost(lostFrom)
+		s.restart(info, &Replaced)
+	})
 }
 
 // order runs a function on the goroutine of read. It does nothing after Close.

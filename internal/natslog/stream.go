@@ -243,11 +243,11 @@ var errHole = errors.New("a part of the answer is lost")
 
 // fetch fetches stored turns of a subject, which may have a wildcard, from a sequence number
 // on, in order. It reports the end when the node that answered has no more. An error may come
-// after some turns: those were taken. Where the answer cannot be read, the leader is asked for
-// one turn.
+// after some turns: those were taken. Where the answer cannot be read, or no node answers, the
+// leader is asked for one turn.
 func (s *Stream) fetch(ctx context.Context, subject string, from uint64, take func(m *Message, seq uint64)) (end bool, err error) {
 	last, end, err := s.fetchBatch(ctx, subject, from, take)
-	if !errors.Is(err, errHole) && !errors.Is(err, nats.ErrNoResponders) {
+	if !errors.Is(err, errHole) && !errors.Is(err, ErrNoResponders) {
 		return end, err
 	}
 	m, seq, err := s.next(subject, max(from, last+1))

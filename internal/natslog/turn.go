@@ -102,7 +102,7 @@ func decodeTurn(data []byte, seq uint64) (lines []protocol.Message, skipped int,
 	return lines, skipped, nil
 }
 
-// A turnID names a turn of a hub: the hub's own id and the turn's number, from 1 on.
+// A turnID names a turn: its publisher, and the turn's number there, from 1 on.
 type turnID struct {
 	publisher string
 	n         uint64
@@ -113,7 +113,7 @@ func (id turnID) String() string { return id.publisher + "." + strconv.FormatUin
 
 // parseTurnID reads what String returned.
 func parseTurnID(text string) (id turnID, ok bool) {
-	hub, number, _ := strings.Cut(text, ".")
+	publisher, number, _ := strings.Cut(text, ".")
 	n, err := strconv.ParseUint(number, 10, 64)
-	return turnID{hub, n}, err == nil && hub != "" && len(hub) <= 64
+	return turnID{publisher, n}, err == nil && publisher != "" && len(publisher) <= 64
 }

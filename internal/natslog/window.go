@@ -51,14 +51,14 @@ func newWindow() *window {
 	return &window{first: make(map[key]firstSeen), publishers: make(map[string]publisherAt)}
 }
 
-// begin notes that a turn begins. It reports false if the turn was there before: its hub
+// begin notes that a turn begins. It reports false if the turn was there before: its publisher
 // repeats it when it does not know that it arrived.
 func (w *window) begin(id turnID) bool {
 	w.turns++
 	if w.turns%windowTurns == 0 {
-		for hub, at := range w.publishers {
+		for publisher, at := range w.publishers {
 			if at.turn+windowTurns < w.turns {
-				delete(w.publishers, hub)
+				delete(w.publishers, publisher)
 			}
 		}
 	}

@@ -32,6 +32,7 @@ type NATS struct {
 	conns       []*Conn
 	isAway      bool
 	isFull      bool
+	noDirect    string // name of a stream
 	noLeader    bool
 	refusal     string
 	loseAcks    int    // how many
@@ -141,6 +142,9 @@ func (n *NATS) SetAway(isAway bool) { n.locked(func() { n.isAway = isAway }) }
 
 // SetFull has the streams store nothing more, or store again.
 func (n *NATS) SetFull(isFull bool) { n.locked(func() { n.isFull = isFull }) }
+
+// RefuseDirect has nobody answer direct questions to a stream.
+func (n *NATS) RefuseDirect(name string) { n.locked(func() { n.noDirect = name }) }
 
 // SetLeaderless has the streams without a leader, as on a node that is cut off from the
 // others: only what it knows by itself is answered.
@@ -292,6 +296,9 @@ func (c *Conn) RequestAll(ctx context.Context, m *natslog.Message, answer func(*
 		c.nats.locked(func() { pace = c.nats.pace })
 		if len(answers) > 1 && !sleep(ctx, pace) {
 			return ctx.Err()
+		}
+		if status := a.Header["Status"]; len(a.Data) == 0 && len(status) > 0 && status[0] == "503" {
+			return natslog.ErrNoResponders
 		}
 		if !answer(a) {
 			return nil
@@ -454,8 +461,8 @@ func (n *NATS) ask(question string, request []byte) ([]*natslog.Message, error) 
 	case strings.HasPrefix(question, "DIRECT.GET."):
 		name, subject, isLast := strings.Cut(strings.TrimPrefix(question, "DIRECT.GET."), ".")
 		s := n.streams[name]
-		if s == nil {
-			return nil, errAway
+		if s == nil || name == n.noDirect {
+			return status("503", nil)
 		}
 		if isLast {
 			if found := s.next(subject, 0, 0); len(found) > 0 {
