@@ -1093,6 +1093,7 @@ func TestPresenceIsBounded(t *testing.T) {
 			one.join(fmt.Sprint("room-", i)).SetPresence(roster)
 		}
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		if longest < 256<<10 || longest > 1<<20 {
 			t.Errorf("the longest message has %d bytes", longest)
 		}
