@@ -19,8 +19,8 @@ type Engine interface {
 	// Request sends a message and returns the answer.
 	Request(ctx context.Context, m *Message) (*Message, error)
 
-	// RequestAll sends a message and hands over the answers, until answer returns false. It
-	// returns ErrNoResponders where nobody answers.
+	// RequestAll sends a message and hands over the answers, until answer returns false. There
+	// are at most maxAnswers.
 	RequestAll(ctx context.Context, m *Message, answer func(*Message) bool) error
 
 	// Publish sends something to all who have subscribed.
@@ -37,10 +37,6 @@ type Engine interface {
 	Reconnect() // to another server, if there is one
 	Close()
 }
-
-// ErrNoResponders says that nobody answers a request. nats.go takes any answer for that which has
-// no data and the status 503.
-var ErrNoResponders = nats.ErrNoResponders
 
 // A Message is one of NATS.
 type Message struct {
@@ -69,6 +65,9 @@ const (
 
 	// writeTimeout is how long a write to a server may take: one that is frozen reads nothing.
 	writeTimeout = 2 * pingInterval
+
+	// maxAnswers is how many answers a request may have: a batch and its end.
+	maxAnswers = batchTurns + 1
 
 	// reconnectWait is how long to wait before the servers are tried again.
 	reconnectWait = 250 * time.Millisecond
@@ -139,8 +138,8 @@ func received(m *nats.Msg) *Message { return &Message{m.Subject, m.Header, m.Dat
 
 // RequestAll implements Engine.
 func (c *connection) RequestAll(ctx context.Context, m *Message, answer func(*Message) bool) error {
-	inbox := c.nc.NewInbox()
-	sub, err := c.nc.SubscribeSync(inbox)
+	inbox, answers := c.nc.NewInbox(), make(chan *nats.Msg, maxAnswers)
+	sub, err := c.nc.ChanSubscribe(inbox, answers) // SubscribeSync makes room for 65,536
 	if err != nil {
 		return err
 	}
@@ -149,12 +148,13 @@ func (c *connection) RequestAll(ctx context.Context, m *Message, answer func(*Me
 		return err
 	}
 	for {
-		a, err := sub.NextMsgWithContext(ctx)
-		if err != nil {
-			return err
-		}
-		if !answer(received(a)) {
-			return nil
+		select {
+		case a := <-answers:
+			if !answer(received(a)) {
+				return nil
+			}
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }

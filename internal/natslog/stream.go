@@ -241,13 +241,16 @@ const (
 // again between them, or the header of one cannot be read.
 var errHole = errors.New("a part of the answer is lost")
 
+// errNobody says that no node answers direct requests.
+var errNobody = errors.New("no node answers")
+
 // fetch fetches stored turns of a subject, which may have a wildcard, from a sequence number
 // on, in order. It reports the end when the node that answered has no more. An error may come
 // after some turns: those were taken. Where the answer cannot be read, or no node answers, the
 // leader is asked for one turn.
 func (s *Stream) fetch(ctx context.Context, subject string, from uint64, take func(m *Message, seq uint64)) (end bool, err error) {
 	last, end, err := s.fetchBatch(ctx, subject, from, take)
-	if !errors.Is(err, errHole) && !errors.Is(err, ErrNoResponders) {
+	if !errors.Is(err, errHole) && !errors.Is(err, errNobody) {
 		return end, err
 	}
 	m, seq, err := s.next(subject, max(from, last+1))
@@ -275,6 +278,10 @@ func (s *Stream) fetchBatch(ctx context.Context, subject string, from uint64, ta
 		}
 		if status == "404" {
 			end = true
+			return false
+		}
+		if status == "503" {
+			failed = errNobody
 			return false
 		}
 		if status != "" && status != "204" {
@@ -339,16 +346,27 @@ var errBehind = errors.New("the stream's leader is behind")
 // errLags says that the node that is asked for turns lacks some that the stream has.
 var errLags = errors.New("the node lacks turns that the stream has")
 
-// maxLags is how many answers without a turn, a twentieth of a second apart, make errLags.
+// maxLags is how many answers that end too early, a twentieth of a second apart, make errLags.
 const maxLags = 40
 
 // readRoom reads a room as the stream has it now, at least up to the cursor. The stream's first
 // sequence number is asked last: turns may be deleted while they are read.
 func (s *Stream) readRoom(ctx context.Context, subject string) (*roomSnapshot, error) {
 	cursor := s.cursor.Load()
+	info, err := s.info()
+	if err != nil {
+		return nil, err
+	}
+	if info.State.LastSeq < cursor {
+		return nil, errBehind
+	}
+	until, err := s.lastOf(subject)
+	if err != nil {
+		return nil, err
+	}
 	o := &roomSnapshot{window: newWindow()}
-	turns, firstTurn, until := 0, uint64(0), uint64(0)
-	for lags := 0; lags < maxLags; {
+	turns, firstTurn, lags := 0, uint64(0), 0
+	for o.last < until {
 		before := o.last
 		end, err := s.fetch(ctx, subject, o.last+1, func(m *Message, seq uint64) {
 			if turns++; turns == 1 {
@@ -368,36 +386,27 @@ func (s *Stream) readRoom(ctx context.Context, subject string) (*roomSnapshot, e
 		if err != nil && (ctx.Err() != nil || o.last == before) {
 			return nil, err
 		}
-		if !end {
+		if !end || o.last > before {
 			continue
 		}
-		info, err := s.info()
-		if err != nil {
-			return nil, err
+		if lags++; lags == maxLags {
+			return nil, errLags
 		}
-		if info.State.LastSeq < cursor {
-			return nil, errBehind
-		}
-		if until == 0 || o.last == before { // it may have been deleted
-			if until, err = s.lastOf(subject); err != nil {
-				return nil, err
-			}
-		}
-		if o.last >= until {
-			if turns >= turnLimit(info) {
-				o.kept.goneID = max(o.kept.goneID, endID(firstTurn-1))
-			}
-			o.kept.forget(endID(info.State.FirstSeq - 1))
-			return o, nil
-		}
-		if o.last == before {
-			lags++
-		}
-		if !sleep(ctx, retryDelay/2) {
+		if !sleep(ctx, retryDelay/2) { // the node that answered lags, or the last turn is gone
 			return nil, ctx.Err()
 		}
+		if until, err = s.lastOf(subject); err != nil {
+			return nil, err
+		}
 	}
-	return nil, errLags
+	if info, err = s.info(); err != nil {
+		return nil, err
+	}
+	if turns >= turnLimit(info) {
+		o.kept.goneID = max(o.kept.goneID, endID(firstTurn-1))
+	}
+	o.kept.forget(endID(info.State.FirstSeq - 1))
+	return o, nil
 }
 
 // turnLimit returns how many turns the stream keeps of a room.

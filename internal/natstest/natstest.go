@@ -297,9 +297,6 @@ func (c *Conn) RequestAll(ctx context.Context, m *natslog.Message, answer func(*
 		if len(answers) > 1 && !sleep(ctx, pace) {
 			return ctx.Err()
 		}
-		if status := a.Header["Status"]; len(a.Data) == 0 && len(status) > 0 && status[0] == "503" {
-			return natslog.ErrNoResponders
-		}
 		if !answer(a) {
 			return nil
 		}
