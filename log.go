@@ -207,9 +207,9 @@ func (l *sharedLog) take() ([]committed, *protocol.Disconnect) {
 }
 
 // historyOf returns the history of a room that was read from the stream.
-func historyOf(start *natslog.Snapshot) *history.History {
-	h := history.NewAfter(start.GoneID)
-	for _, m := range start.Messages {
+func historyOf(snapshot *natslog.Snapshot) *history.History {
+	h := history.NewAfter(snapshot.GoneID)
+	for _, m := range snapshot.Messages {
 		h.Keep(m)
 	}
 	return h
@@ -257,7 +257,7 @@ func (l *sharedLog) last() (id int64, severalSpoke bool) {
 }
 
 func (l *sharedLog) tick(_ time.Time, ms *presence.Members) {
-	if roster, moved := ms.Local(); moved {
+	if roster, changed := ms.Local(); changed {
 		l.log.SetPresence(roster)
 	}
 	if rosters, changed := l.log.RemotePresence(); changed {

@@ -147,11 +147,11 @@ func (rs *rooms) history(ctx context.Context, name string) ([]*history.Entry, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	start, err := rs.stream.Kept(ctx, name)
+	snapshot, err := rs.stream.Kept(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	return keptOf(historyOf(start)), nil
+	return keptOf(historyOf(snapshot)), nil
 }
 
 // enter counts a client into a room and returns its hub, or nil if there are too many

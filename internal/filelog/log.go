@@ -80,11 +80,11 @@ type Log struct {
 
 // A snapshot is what a room keeps.
 type snapshot struct {
-	kept   []*history.Entry
-	goneID int64          // of the last message before them
-	gone   *history.Entry // that message; nil if it is not known
-	lastID int64
-	isLate bool
+	kept               []*history.Entry
+	goneID             int64          // of the last message before them
+	gone               *history.Entry // that message; nil if it is not known
+	lastID             int64
+	startedWithoutFile bool
 }
 
 // Log returns the log of a room, which ends when stop is closed. A nil Dir returns nil. The
@@ -295,9 +295,9 @@ func (l *Log) write(s snapshot) error {
 		if err != nil {
 			return err
 		}
-		l.unread, l.hasEarlier, s.isLate = false, h != nil, true
+		l.unread, l.hasEarlier, s.startedWithoutFile = false, h != nil, true
 	}
-	if s.isLate && l.hasEarlier { // the room does not continue the file: what it keeps comes after that
+	if s.startedWithoutFile && l.hasEarlier { // the room does not continue the file: what it keeps comes after that
 		if l.written >= l.startID {
 			l.needsRewrite.Store(true)
 		}

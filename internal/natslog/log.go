@@ -224,13 +224,13 @@ func (s *Stream) noteStuck(t *turn, err error) {
 func (l *Log) Take() Update {
 	cursor := l.stream.cursor.Load() // before the queue: what is up to here is in it
 	l.mu.Lock()
-	opened, lost, acked := l.snapshot, l.lost, l.acked
+	snapshot, lost, acked := l.snapshot, l.lost, l.acked
 	l.snapshot, l.lost = nil, nil
 	if lost != nil {
 		l.isOpen = false
 	}
 	var queue []*Message // it stays until the room is opened
-	if l.isOpen || opened != nil {
+	if l.isOpen || snapshot != nil {
 		queue, l.queue = l.queue, nil
 	}
 	l.mu.Unlock()
@@ -239,9 +239,9 @@ func (l *Log) Take() Update {
 	if lost != nil && acked > 0 {
 		l.finish() // it is in what is read again, or in another stream
 	}
-	if opened != nil {
-		l.isOpen, l.window, l.position = true, opened.window, opened.last
-		t.Snapshot = &Snapshot{opened.kept.messages, opened.kept.goneID}
+	if snapshot != nil {
+		l.isOpen, l.window, l.position = true, snapshot.window, snapshot.last
+		t.Snapshot = &Snapshot{snapshot.kept.messages, snapshot.kept.goneID}
 	}
 	for _, m := range queue {
 		t.Lines = l.appendStored(m, t.Lines)

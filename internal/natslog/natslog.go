@@ -56,6 +56,9 @@ const (
 	// NATS does not do what it is asked for.
 	complainInterval = 10 * time.Second
 
+	// maxArrived is how many turns may wait to be read. Those above that are fetched.
+	maxArrived = 4096
+
 	// maxOpening is how many rooms that are opened are read from the stream at a time.
 	maxOpening = 4
 
@@ -194,7 +197,7 @@ func newStream(o Options, monitor Monitor) *Stream {
 		monitor:     monitor,
 		begun:       time.Now(),
 		contact:     make(chan struct{}),
-		arrived:     make(chan *Message, 4096),
+		arrived:     make(chan *Message, maxArrived),
 		wakeup:      make(chan struct{}, 1),
 		readerTasks: make(chan func()),
 		openSlots:   make(chan struct{}, maxOpening),

@@ -265,18 +265,16 @@ func (s *Stream) noteLost(from uint64) {
 }
 
 // recentTurns are the ids of the last turns that were read, by the remainder of their sequence
-// numbers.
-type recentTurns [4096]struct {
+// numbers. They are as many as may wait in arrived: a turn that comes late is among them.
+type recentTurns [maxArrived]struct {
 	seq uint64
 	id  string
 }
 
 // add adds a turn.
 func (r *recentTurns) add(m *Message, seq uint64) {
-	r[seq%uint64(len(r))] = struct {
-		seq uint64
-		id  string
-	}{seq, m.header("Nats-Msg-Id")}
+	turn := &r[seq%uint64(len(r))]
+	turn.seq, turn.id = seq, m.header("Nats-Msg-Id")
 }
 
 // has reports whether the id of the turn with a sequence number is known.
